@@ -1,0 +1,73 @@
+"""Topics on a real broker: created as they must be, and every difference is said."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from streams import topics
+from tests.rigs.kafka import KafkaBroker
+
+
+def installation(prefix: str, partitions: int = 4) -> list[topics.TopicSpec]:
+    return topics.wanted(
+        topics.TopicNames(prefix),
+        partitions=partitions,
+        banks=["north", "south"],
+        sources=[f"{prefix}.payments"],
+    )
+
+
+def test_created_topics_pass_the_check_and_a_second_run_creates_nothing(
+    kafka: KafkaBroker, topic_prefix: str
+) -> None:
+    kafka.create_topics({f"{topic_prefix}.payments": 3}, {"retention.ms": "-1"})
+    specs = installation(topic_prefix)
+    with topics.admin_client(kafka.bootstrap) as admin:
+        assert set(topics.check(admin, specs)) == {
+            f"{spec.name}: does not exist ({spec.why})" for spec in specs if spec.ours
+        }
+        assert len(topics.create(admin, specs)) == len(specs) - 1
+        assert topics.check(admin, specs) == []
+        assert topics.create(admin, specs) == []
+        assert topics.partition_counts(admin, [f"{topic_prefix}.ledger.v1"]) == {
+            f"{topic_prefix}.ledger.v1": 4
+        }
+
+
+def test_every_difference_is_reported_at_once(kafka: KafkaBroker, topic_prefix: str) -> None:
+    names = topics.TopicNames(topic_prefix)
+    kafka.create_topics({f"{topic_prefix}.payments": 1}, {"retention.ms": "1000"})
+    kafka.create_topics({names.ledger: 3}, {"cleanup.policy": "compact", "retention.bytes": "5000"})
+    kafka.create_topics({names.vault: 4}, {"cleanup.policy": "delete"})
+    specs = installation(topic_prefix)
+    with topics.admin_client(kafka.bootstrap) as admin:
+        problems = "\n".join(topics.check(admin, specs))
+    for expected in (
+        f"{names.ledger}: has 3 partitions, must have 4",
+        f"{names.ledger}: cleanup.policy is compact, must be delete",
+        f"{names.ledger}: message.timestamp.type is CreateTime, must be LogAppendTime",
+        f"{names.ledger}: retention.bytes is 5000, must be without limit (-1)",
+        f"{names.vault}: cleanup.policy is delete, must be compact",
+        f"{topic_prefix}.payments: retention.ms is 1000, must be at least",
+        f"{names.flags}: does not exist",
+    ):
+        assert expected in problems
+
+
+def test_a_bank_id_that_kafka_would_refuse_is_refused_first() -> None:
+    names = topics.TopicNames("safehold")
+    assert names.review("north-1") == "safehold.review.north-1.v1"
+    for bank in ("", "a/b", "nørd", "x" * 250):
+        with pytest.raises(ValueError, match="bank id"):
+            names.review(bank)
+
+
+def test_the_ledger_is_never_compacted_and_keeps_the_brokers_time() -> None:
+    (ledger, *_) = topics.wanted(topics.TopicNames(), partitions=12, replication=3)
+    assert dataclasses.asdict(ledger)["exact"] == {
+        "cleanup.policy": "delete",
+        "message.timestamp.type": "LogAppendTime",
+    }
+    assert ledger.configs["min.insync.replicas"] == "2"
