@@ -39,6 +39,7 @@ class FaultProxy:
 
     def __exit__(self, *_: object) -> None:
         self._do(self._shut())
+        self._do(self._settle())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -83,6 +84,12 @@ class FaultProxy:
             writer.transport.abort()
         self._open.clear()
         await asyncio.sleep(0)
+
+    async def _settle(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
