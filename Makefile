@@ -6,6 +6,9 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 STAMP := .venv/.safehold-setup
+# Two test processes, as on the two cores that everything is measured on. A file stays in one process.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .PHONY: help
 help: ## what this Makefile can do
@@ -18,6 +21,50 @@ $(STAMP): pyproject.toml requirements-dev.lock scripts/setup.sh
 	@bash scripts/setup.sh
 	@touch $@
 
+.PHONY: demo
+demo: setup ## a simulated bank, a worker and its recommendations, in one terminal
+	@$(BIN)/safehold demo $(DEMO)
+
+.PHONY: parts
+parts: setup ## Apache Kafka, Redis and promtool for the tests, installed where missing
+	@$(BIN)/python -m tests.rigs.parts install
+
+.PHONY: test
+test: setup parts lint typecheck ## everything: linters, types, contracts and all tests on real Kafka and Redis
+	@SAFEHOLD_REQUIRE_RIGS=1 $(PYTEST) $(TESTS)
+
+.PHONY: test-fast
+test-fast: setup ## the tests that need no server, in well under a minute
+	@$(PYTEST) -m "not slow and not rigs" $(TESTS)
+
+.PHONY: lint
+lint: setup ## style, formatting and import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@PYTHONPATH=. $(BIN)/lint-imports --no-cache
+
+.PHONY: format
+format: setup ## bring every file into the one format
+	@$(BIN)/ruff check --fix --exit-zero .
+	@$(BIN)/ruff format .
+
+.PHONY: typecheck
+typecheck: setup ## mypy, strict
+	@$(BIN)/mypy
+
+.PHONY: bench
+bench: setup parts ## speed, memory and latency on this machine, as in docs/benchmarks
+	@$(BIN)/python -m benchmarks $(BENCH)
+
+.PHONY: docs
+docs: setup ## write the generated pages: detectors, schemas, topics, metrics
+	@$(BIN)/python -m scripts.docs
+
 .PHONY: lock
 lock: ## resolve the dependencies again and write both lock files
 	@bash scripts/lock.sh
+
+.PHONY: clean
+clean: ## remove .venv and every cache inside the checkout
+	@rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -48,6 +48,13 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [f"hypothesis: profile {PROFILE}, {seed}", f"real parts: {rigs}"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts a server, so that it can be left out."""
+    for item in items:
+        if {"kafka_here", "redis_here"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.rigs)
+
+
 def _need(*needed: object, name: str) -> None:
     if all(needed):
         return

@@ -65,7 +65,7 @@ class Program:
     @property
     def pid(self) -> int | None:
         """The process id, while it runs."""
-        return self._process.pid if self.running else None
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     @property
     def running(self) -> bool:

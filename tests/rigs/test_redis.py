@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.rigs.proxy import FaultProxy
 from tests.rigs.redis import RedisServer
+
+ONCE = Retry(NoBackoff(), 0)
 
 
 @pytest.fixture
@@ -69,7 +73,7 @@ def test_a_unix_socket_serves(start: Callable[..., RedisServer]) -> None:
 
 def test_a_frozen_server_answers_nobody_until_resumed(start: Callable[..., RedisServer]) -> None:
     server = start()
-    impatient = redis.Redis(port=server.port, socket_timeout=0.3, retry=None)
+    impatient = redis.Redis(port=server.port, socket_timeout=0.3, retry=ONCE)
     assert impatient.ping()
     server.pause()
     with pytest.raises(redis.TimeoutError):
@@ -87,7 +91,7 @@ def test_databases_are_fresh_for_each_test(redis_url: str, redis_server: RedisSe
 
 def test_the_proxy_breaks_on_command_and_heals(redis_server: RedisServer) -> None:
     with FaultProxy(redis_server.port) as proxy:
-        client = redis.Redis(port=proxy.port, socket_timeout=0.3, socket_connect_timeout=0.3, retry=None)
+        client = redis.Redis(port=proxy.port, socket_timeout=0.3, socket_connect_timeout=0.3, retry=ONCE)
         assert client.ping()
         proxy.cut()
         with pytest.raises(redis.ConnectionError):
