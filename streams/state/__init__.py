@@ -1,0 +1,1 @@
+"""Where the state of the partitions is kept, between restarts."""
