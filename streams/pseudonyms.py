@@ -9,9 +9,10 @@ from __future__ import annotations
 import binascii
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
+from typing import TypeVar
 
 from detectors.model import DAY
 
@@ -19,11 +20,11 @@ KEY_BYTES = 32
 KEY_VARIABLE = "SAFEHOLD_PSEUDONYM_KEY"
 _KEY_ID = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,30}[a-z0-9])?")
 _IBAN = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}")
-_MASK_63 = (1 << 63) - 1
 _MASK_64 = (1 << 64) - 1
+_Key = TypeVar("_Key", str, int)
 
 
-class KeyError_(ValueError):
+class BadKey(ValueError):
     """A pseudonym key that cannot be used. The text never holds the key."""
 
 
@@ -34,9 +35,9 @@ class PseudonymKey:
 
     def __init__(self, id: str, secret: bytes) -> None:  # noqa: A002
         if not _KEY_ID.fullmatch(id):
-            raise KeyError_("the id of a pseudonym key is 1 to 32 lower-case letters, digits, dots and hyphens")
+            raise BadKey("the id of a pseudonym key is 1 to 32 lower-case letters, digits, dots and hyphens")
         if len(secret) != KEY_BYTES:
-            raise KeyError_(f"a pseudonym key has {KEY_BYTES} bytes, not {len(secret)}")
+            raise BadKey(f"a pseudonym key has {KEY_BYTES} bytes, not {len(secret)}")
         self.id = id
         self._secret = secret
 
@@ -56,7 +57,7 @@ class PseudonymKey:
         except (binascii.Error, ValueError):
             colon = ""
         if not colon:
-            raise KeyError_(f"{where}: a pseudonym key is written id:{2 * KEY_BYTES} hexadecimal digits")
+            raise BadKey(f"{where}: a pseudonym key is written id:{2 * KEY_BYTES} hexadecimal digits")
         return cls(name.strip(), secret)
 
     @classmethod
@@ -84,20 +85,20 @@ PUBLIC_KEY = PseudonymKey("public", b"safehold: not a secret, for data".ljust(KE
 """For the demo and for judging published data. Hides nothing: a worker refuses it outside the demo."""
 
 
-class Memo(dict[str, int]):
-    """`memo[text]` computes once and remembers. Forgets everything when full: a recomputation costs a microsecond."""
+class Memo(dict[_Key, int]):
+    """`memo[key]` computes once and remembers. Forgets everything when full: a recomputation costs a microsecond."""
 
     __slots__ = ("_compute", "_limit")
 
-    def __init__(self, compute: object, limit: int) -> None:
+    def __init__(self, compute: Callable[[_Key], int], limit: int) -> None:
         super().__init__()
         self._compute = compute
         self._limit = limit
 
-    def __missing__(self, key: str) -> int:
+    def __missing__(self, key: _Key) -> int:
         if len(self) >= self._limit:
             self.clear()
-        value: int = self._compute(key)  # type: ignore[operator]
+        value = self._compute(key)
         self[key] = value
         return value
 
@@ -129,10 +130,9 @@ class Pseudonyms:
         self._place = blake2b(digest_size=4, key=secret, person=b"place")
         self._customer = blake2b(digest_size=8, key=secret, person=b"customer")
         self._new: list[tuple[int, str]] | None = [] if remember_new else None
-        self.accounts: Memo = Memo(self._hash_account, memo)
+        self.accounts: Memo[str] = Memo(self._hash_account, memo)
         """account → subject, remembered. `accounts[text]` is the fast form of `account(text)`."""
-        self.places: Memo = Memo(self._hash_place, 1 << 16)
-        self.places[""] = 0
+        self.places: Memo[str] = Memo(self._hash_place, 1 << 16)
 
     def _hash_account(self, account: str) -> int:
         state = self._account.copy()
@@ -144,6 +144,8 @@ class Pseudonyms:
         return subject
 
     def _hash_place(self, place: str) -> int:
+        if not place:
+            return 0
         state = self._place.copy()
         state.update(" ".join(place.casefold().split()).encode())
         return int.from_bytes(state.digest(), "little") or 1
@@ -158,22 +160,25 @@ class Pseudonyms:
         state.update(customer.strip().encode())
         return int.from_bytes(state.digest(), "little") or 1
 
-    def transaction(self, bank: str, tx_id: str) -> int:
-        """Leg id of the debit side; `| 1` is the credit side. 63 bits of (reporting bank, its transaction id)."""
-        state = self._transaction.copy()
-        state.update(f"{bank}\0{tx_id}".encode())
-        return (int.from_bytes(state.digest(), "little") << 1) & _MASK_64
+    def transaction_of(self, bank: str) -> Callable[[str], int]:
+        """The function from a bank's transaction ids to leg ids of the debit side; `| 1` is the credit side.
 
-    def transactions(self, bank: str, tx_ids: Iterable[str]) -> list[int]:
-        """`transaction` of many."""
+        63 bits of (reporting bank, its transaction id), then the side.
+        """
         start = self._transaction.copy()
         start.update(f"{bank}\0".encode())
-        copy, make, out = start.copy, int.from_bytes, []
-        for tx_id in tx_ids:
+        copy, make = start.copy, int.from_bytes
+
+        def transaction(tx_id: str) -> int:
             state = copy()
             state.update(tx_id.encode())
-            out.append((make(state.digest(), "little") << 1) & _MASK_64)
-        return out
+            return (make(state.digest(), "little") << 1) & _MASK_64
+
+        return transaction
+
+    def transaction(self, bank: str, tx_id: str) -> int:
+        """Leg id of the debit side of one transaction."""
+        return self.transaction_of(bank)(tx_id)
 
     def payment(self, uetr: str, end_to_end_id: str, amount: int, currency: str, time: int) -> int:
         """What both banks' reports of one payment share: the UETR, else own reference + amount + date; 0 = none."""
