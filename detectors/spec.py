@@ -1,12 +1,13 @@
 """What a detector is made of: its specification, the measures it reads, and the evidence that it returns.
 
-Everything a reader, an analyst or a test needs to know of a detector is in its `DetectorSpec`: pages, configuration, schema
-and the uniform check suite are generated from it. Values are integers: durations in microseconds, money in u-cents (100 = 1 u),
-shares in parts per million, days as whole days.
+Everything a reader, an analyst or a test needs to know of a detector is in its `DetectorSpec`: pages, configuration,
+schema and the uniform check suite are generated from it. Values are integers: durations in microseconds, money in u-cents
+(100 = 1 u), shares in parts per million, days as whole days.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -153,8 +154,27 @@ class Param(msgspec.Struct, frozen=True, kw_only=True):
     tag: Tag = Tag.START
 
 
+def _param(kind: Kind) -> Callable[..., Param]:
+    def make(
+        name: str, default: int, low: int, high: int, text: str, why: str, *, tag: Tag = Tag.START
+    ) -> Param:
+        return Param(name=name, kind=kind, default=default, min=low, max=high, text=text, why=why, tag=tag)
+
+    return make
+
+
+duration = _param(Kind.DURATION)
+days = _param(Kind.DAYS)
+money = _param(Kind.MONEY)
+ratio = _param(Kind.RATIO)
+count = _param(Kind.COUNT)
+
+
 class LookAlike(msgspec.Struct, frozen=True, kw_only=True):
-    """Lawful life that resembles the indicator. `case` names a case of `tests/cases/<id>.yaml` that shows it stays quiet."""
+    """Lawful life that resembles the indicator.
+
+    `case` names a case of `tests/cases/<id>.yaml` that shows that at most a place on the watch-list comes of it.
+    """
 
     text: str
     case: str
@@ -322,7 +342,7 @@ _CASH_CHANNELS: Final = (Channel.ATM, Channel.CASH_COUNTER)
 
 
 class AccountView:
-    """The rows of one account that are visible at the judged leg, oldest first, the judged leg last. Read only.
+    """The rows of one account that are visible at the judged leg, oldest first, the judged leg last; read only.
 
     Columns: `time, leg, party, amount, amount_u, side, party_class, channel, purpose, precision, first_time, regular,
     ignored`. `flags` maps a counterparty to the ids of its flags that count at the judged leg. Void rows are not in it.
@@ -334,12 +354,12 @@ class AccountView:
         "channel",
         "first_time",
         "flags",
-        "horizon",
         "ignored",
         "leg",
         "measures",
         "party",
         "party_class",
+        "passing",
         "precision",
         "purpose",
         "reading",
@@ -367,7 +387,7 @@ class AccountView:
         reading: str,
         measures: Ints,  # the row of the judged leg in this reading
         flags: dict[int, tuple[str, ...]],
-        horizon: int,  # rapid-pass-through.horizon, µs
+        passing: Params,  # those of rapid-pass-through: they say what an episode is
     ) -> None:
         self.time = time
         self.leg = leg
@@ -385,7 +405,7 @@ class AccountView:
         self.reading = reading
         self.measures = measures
         self.flags = flags
-        self.horizon = horizon
+        self.passing = passing
 
     @property
     def hi(self) -> int:
@@ -426,7 +446,9 @@ class AccountView:
 
     def taken(self) -> Bools:
         """Debits to people, cash, crypto or money transfer, regular payees included."""
-        away = self.personal() | np.isin(self.party_class, _OUT_CLASSES) | np.isin(self.channel, _CASH_CHANNELS)
+        away = (
+            self.personal() | np.isin(self.party_class, _OUT_CLASSES) | np.isin(self.channel, _CASH_CHANNELS)
+        )
         return self.debits() & away
 
     def out(self) -> Bools:
@@ -443,21 +465,22 @@ class AccountView:
         return (int(self.time[second]) // step - int(self.time[first]) // step) * step
 
     def follow(self, credit: int) -> tuple[tuple[int, int], ...]:
-        """`(debit, u-cents)` of a credit that left within the horizon, first in first out, in order; not only `out` debits."""
+        """`(debit, u-cents)` of a credit that left within the horizon, first in first out; not only `out` debits."""
+        horizon = self.passing.horizon
         started = int(self.time[credit])
         queue: list[list[int]] = []  # [row, u-cents left]
         taken: list[tuple[int, int]] = []
         for row in range(self.hi):
             when = int(self.time[row])
-            if self.ignored[row] or when <= started - self.horizon:
+            if self.ignored[row] or when <= started - horizon:
                 continue
-            if row >= credit and self.elapsed(credit, row) > self.horizon:
+            if when >= started and self.elapsed(credit, row) > horizon:
                 continue
             amount = int(self.amount_u[row])
             if self.side[row] == Side.CREDIT:
                 queue.append([row, amount])
                 continue
-            while queue and self.elapsed(queue[0][0], row) > self.horizon:
+            while queue and self.elapsed(queue[0][0], row) > horizon:
                 queue.pop(0)
             while queue and amount > 0:
                 part = min(queue[0][1], amount)

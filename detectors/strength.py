@@ -1,4 +1,4 @@
-"""Integer curves and comparisons that `screen` functions share. Whole arrays, no floats, no overflow for sums below 10^18."""
+"""Integer curves and comparisons that `screen` functions share: whole arrays, no floats, no overflow below 10^18."""
 
 from __future__ import annotations
 
