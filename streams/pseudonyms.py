@@ -92,7 +92,7 @@ class Memo(dict[_Key, int]):
 
     def __init__(self, compute: Callable[[_Key], int], limit: int) -> None:
         super().__init__()
-        self._compute = compute
+        self._compute: Callable[[_Key], int] = compute
         self._limit = limit
 
     def __missing__(self, key: _Key) -> int:
