@@ -60,6 +60,10 @@ bench: setup parts ## speed, memory and latency on this machine, as in docs/benc
 docs: setup ## write the generated pages: detectors, schemas, topics, metrics
 	@$(BIN)/python -m scripts.docs
 
+.PHONY: compose-keys
+compose-keys: ## the two key files that docker-compose.yml needs
+	@bash scripts/compose_keys.sh
+
 .PHONY: lock
 lock: ## resolve the dependencies again and write both lock files
 	@bash scripts/lock.sh

@@ -1,0 +1,1 @@
+"""What developers run: setup, locks, generated pages."""
