@@ -251,7 +251,12 @@ def test_quiet_days_end_at_the_first_row_of_the_window() -> None:
     m = last(rows)
     assert m["quiet_days"] == 200
     assert (m["wake_credits"], m["wake_credits_first"], m["wake_payers"]) == (18 * U, 18 * U, 2)
-    assert last(rows[2:])["quiet_days"] == 1000  # nothing before: since the account is watched
+    # nothing before: since the account was opened, or is watched, whatever is later
+    assert last(rows[2:])["quiet_days"] == twin.FACT_MISSING
+    opened = Fact(record_id="f", effective_at=0, subject=1, opened=START - 90 * DAY)
+    assert last(rows[2:], facts=(opened,))["quiet_days"] == 90
+    opened = Fact(record_id="f", effective_at=0, subject=1, opened=START - 2000 * DAY)
+    assert last(rows[2:], facts=(opened,))["quiet_days"] == 1000
 
 
 def test_deposits_below_the_limit() -> None:

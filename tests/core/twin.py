@@ -276,7 +276,7 @@ def lifecycle(a: Account) -> dict[str, int]:
     m["life_episodes"] = len(a.episodes(a.param("new-account-velocity", "window")))
 
     rows = a.window("dormant-reactivation")
-    m["quiet_days"] = quiet_days(a, rows[0]) if rows else 0  # choice: no row in the window, no silence
+    m["quiet_days"] = quiet_days(a, rows[0]) if rows else 0
     wake = [row for row in rows if row.credit and a.counted_credit(row)]
     m["wake_credits"] = sum(row.u for row in wake)
     m["wake_credits_first"] = sum(row.u for row in wake if a.first(row)) if a.known else HISTORY_TOO_SHORT
@@ -294,7 +294,12 @@ def quiet_days(a: Account, woke: Leg) -> int:
         and row.channel != Channel.FEE
         and row.party_class != PartyClass.BANK
     ]
-    last = active[-1] if active else a.since()
+    if active:
+        last = active[-1]
+    elif a.fact is not None and a.fact.opened is not None:
+        last = max(a.since(), a.fact.opened)
+    else:
+        return FACT_MISSING
     return max((woke.time - last) // DAY, 0)
 
 

@@ -162,14 +162,22 @@ def elapsed(a: Leg, b: Leg) -> int:
 
 
 def flag_counts(records: Sequence[Flag], time: int, open_for: int) -> bool:
-    """Whether one flag (all records of one flag id) counts for a leg at `time`."""
+    """Whether one flag (all records of one flag id) counts for a leg at `time`.
+
+    choice: the newest confirmation is in force; what ended the flag before that one is past.
+    """
     confirmed = as_of([record for record in records if record.state == FlagState.CONFIRMED], time)
     if confirmed is None:
         return False
     if confirmed.expires is not None and time >= confirmed.expires:
         return False
     ended = (FlagState.WITHDRAWN, FlagState.DISPUTED, FlagState.EXPIRED)
-    return not any(record.state in ended and record.effective_at < time + open_for for record in records)
+    return not any(
+        record.state in ended
+        and (record.effective_at, record.record_id) > (confirmed.effective_at, confirmed.record_id)
+        and record.effective_at < time + open_for
+        for record in records
+    )
 
 
 def counting_flags(flags: Sequence[Flag], time: int, open_for: int) -> dict[int, list[str]]:
@@ -185,7 +193,7 @@ def counting_flags(flags: Sequence[Flag], time: int, open_for: int) -> dict[int,
 
 
 def is_ignored(row: Leg, facts: Sequence[Fact]) -> bool:
-    """Own, sensitive, or with a declared household account. choice: declared by the time of the row."""
+    """Own, sensitive, or with an account of the household as declared at the time of the row."""
     fact = as_of(facts, row.time)
     return row.party_class in IGNORED or (fact is not None and row.party in fact.household)
 
