@@ -2,8 +2,43 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
 from scripts import grafana
+from streams import metrics, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "docs/metrics.md": metrics.markdown,
+    "docs/settings.md": settings.markdown,
+    "deploy/grafana/safehold.json": grafana.text,
+}
+
+
+def stale() -> list[str]:
+    """The generated files that are not what the program would write now."""
+    return [
+        name
+        for name, page in PAGES.items()
+        if not (ROOT / name).exists() or (ROOT / name).read_text() != page()
+    ]
+
+
+def main() -> int:
+    """Write what changed; with --check only say so."""
+    changed = stale()
+    for name in changed:
+        if "--check" in sys.argv[1:]:
+            print(f"{name} is out of date: run `make docs`")
+        else:
+            (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
+            (ROOT / name).write_text(PAGES[name](), encoding="utf-8")
+            print(f"wrote {name}")
+    return 1 if changed and "--check" in sys.argv[1:] else 0
+
 
 if __name__ == "__main__":
-    grafana.BOARD.write_text(grafana.text(), encoding="utf-8")
-    print("wrote deploy/grafana/safehold.json")
+    sys.exit(main())
