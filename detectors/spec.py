@@ -32,6 +32,7 @@ class Kind(StrEnum):
     MONEY = "money"  # u-cents; written 300.00 u
     RATIO = "ratio"  # ppm; written 85%
     COUNT = "count"  # written 8
+    POINTS = "points"  # millionths of a point; written 6 or 0.5
 
 
 class Tag(StrEnum):
@@ -197,6 +198,8 @@ class DetectorSpec(msgspec.Struct, frozen=True, kw_only=True):
     trigger: Side | None  # which legs are judged; None = both sides
     measures: tuple[str, ...]  # that `screen` reads
     window: str | None  # the parameter that bounds the look-back
+    lots: bool = False  # the look-back is longer by the lots that reach into it
+    ordered: tuple[tuple[str, ...], ...] = ()  # parameters whose values must not fall from left to right
     look_alikes: tuple[LookAlike, ...]
     misses: tuple[str, ...]  # blind spots and ways around it
     runbook: tuple[str, ...]  # two or three steps for the person who looks at it

@@ -82,6 +82,8 @@ SPEC = DetectorSpec(
     trigger=None,
     measures=("kept_episodes", "kept_median", "kept_iqr"),
     window="window",
+    lots=True,
+    ordered=(("min_episodes", "full_episodes"), ("kept_low", "kept_high")),
     look_alikes=(
         LookAlike(
             text="A letting manager who pays owners every month: regular payees do not count as leaving",

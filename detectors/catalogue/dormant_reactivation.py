@@ -81,6 +81,7 @@ SPEC = DetectorSpec(
     trigger=None,
     measures=("quiet_days", "wake_credits", "wake_credits_first", "wake_payers"),
     window="window",
+    ordered=(("min_quiet", "full_quiet"),),
     look_alikes=(
         LookAlike(text="A returning emigrant whose family pays them as before", case="returning_emigrant"),
         LookAlike(text="A seasonal worker paid by the employer again", case="seasonal_worker"),

@@ -78,6 +78,7 @@ SPEC = DetectorSpec(
     trigger=None,
     measures=("payers", "payers_first"),
     window="window",
+    ordered=(("min_payers", "full_payers"),),
     look_alikes=(
         LookAlike(text="A sports club paid by its members every month", case="sports_club"),
         LookAlike(

@@ -69,6 +69,7 @@ SPEC = DetectorSpec(
     trigger=None,
     measures=("payees_first_day", "payees_first"),
     window="window",
+    ordered=(("day_window", "window"), ("min_payees_day", "full_payees_day"), ("min_payees", "full_payees")),
     look_alikes=(
         LookAlike(text="A small employer who pays the same people every month", case="small_payroll"),
         LookAlike(text="A wedding: caterer, band, hall", case="wedding_suppliers"),

@@ -78,6 +78,7 @@ SPEC = DetectorSpec(
     trigger=None,
     measures=("gather_payers", "gather_payees", "gather_in", "gather_out", "both_ways"),
     window="window",
+    ordered=(("min_payers", "full_parties"), ("min_payees", "full_parties"), ("ratio_low", "ratio_high")),
     look_alikes=(
         LookAlike(
             text="An event treasurer: many pay in, shops and the hall are paid", case="event_treasurer"

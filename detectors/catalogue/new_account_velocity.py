@@ -94,6 +94,13 @@ SPEC = DetectorSpec(
     trigger=None,
     measures=("age_days", "life_payers", "life_credits", "life_episodes"),
     window="window",
+    lots=True,
+    ordered=(
+        ("max_age", "zero_age"),
+        ("min_payers", "full_payers"),
+        ("min_credits", "full_credits"),
+        ("min_episodes", "full_episodes"),
+    ),
     look_alikes=(
         LookAlike(text="Someone new to the country: wages, rent, phone, money sent home", case="newcomer"),
         LookAlike(text="A student in September with housemates and parents", case="student_in_september"),

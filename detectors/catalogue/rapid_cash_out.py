@@ -77,6 +77,8 @@ SPEC = DetectorSpec(
     trigger=None,
     measures=("cash_outs",),
     window="window",
+    lots=True,
+    ordered=(("min_events", "full_events"),),
     look_alikes=(
         LookAlike(text="Wages taken out in cash on payday", case="wages_in_cash"),
         LookAlike(text="A market trader who pays in cash and takes out change", case="market_trader"),

@@ -145,6 +145,12 @@ SPEC = DetectorSpec(
     trigger=None,
     measures=("pass_episodes", "pass_dwell"),
     window="window",
+    lots=True,
+    ordered=(
+        ("min_episodes", "strong_episodes"),
+        ("dwell_fast", "dwell_mid", "dwell_slow", "horizon"),
+        ("strength_slow", "strength_mid"),
+    ),
     look_alikes=(
         LookAlike(text="Payday, then bills and shops: those are not people", case="payday_and_bills"),
         LookAlike(

@@ -92,6 +92,8 @@ SPEC = DetectorSpec(
     trigger=None,
     measures=("collect_payers", "collect_one_off", "collect_credits", "collect_forwarded"),
     window="window",
+    lots=True,
+    ordered=(("min_payers", "full_payers"), ("forward_share", "full_forward")),
     look_alikes=(
         LookAlike(text="Tickets sold on: the takings stay", case="ticket_resale"),
         LookAlike(text="A club treasurer paid by members, who pays the hall", case="club_treasurer"),
