@@ -1,0 +1,1 @@
+"""The pure core of Safehold: measures, detectors and the fold. No I/O, no clock, no randomness, no logging."""

@@ -1,0 +1,721 @@
+"""The kernel: every measure of docs/state.md for every judged leg, in the high and the low reading.
+
+One compiled function walks the items (account, row) of a step. For each account it decodes the rows once, links each row to the earlier
+row of the same counterparty and side, and then computes the measures of each judged row from the rows visible at it. The naive
+twin is `tests/core/twin.py`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from detectors.config import Config
+from detectors.model import DAY, HOUR, MINUTE, PPM
+from detectors.spec import MEASURE_INDEX, MEASURES
+from detectors.window import (
+    ALWAYS,
+    AMOUNT_SHIFT,
+    CHANNEL_SHIFT,
+    CLASS_BANK,
+    CLASS_MASK,
+    FIRST_BIT,
+    IGNORED_BIT,
+    NEVER,
+    ONE,
+    PRECISION_SHIFT,
+    REGULAR_BIT,
+    VOID_BIT,
+    fact_at,
+    mix,
+)
+
+
+class MeasureParams(NamedTuple):
+    """What the kernel reads of a configuration: µs, u-cents, ppm, counts."""
+
+    min_inflow: int
+    share_out: int
+    horizon: int
+    pass_window: int
+    kept_window: int
+    fan_in_window: int
+    fan_out_window: int
+    fan_out_day: int
+    gather_window: int
+    life_window: int
+    wake_window: int
+    limit: int
+    band_low: int
+    band_window: int
+    cash_min_credit: int
+    cash_share: int
+    cash_horizon: int
+    cash_window: int
+    collect_window: int
+    flag_window: int
+    first_time_history: int
+    hub_counterparties: int
+
+
+def measure_params(config: Config) -> MeasureParams:
+    """What the kernel reads of a configuration. `hub_counterparties` is set by whoever knows the baselines in force."""
+    passing = config.params("rapid-pass-through")
+    fan_out = config.params("fan-out")
+    band = config.params("structuring")
+    cash = config.params("rapid-cash-out")
+    return MeasureParams(
+        min_inflow=passing.min_inflow,
+        share_out=passing.share_out,
+        horizon=passing.horizon,
+        pass_window=passing.window,
+        kept_window=config.params("commission-retention").window,
+        fan_in_window=config.params("fan-in").window,
+        fan_out_window=fan_out.window,
+        fan_out_day=fan_out.day_window,
+        gather_window=config.params("gather-scatter").window,
+        life_window=config.params("new-account-velocity").window,
+        wake_window=config.params("dormant-reactivation").window,
+        limit=band.limit,
+        band_low=band.band_low,
+        band_window=band.window,
+        cash_min_credit=cash.min_credit,
+        cash_share=cash.share,
+        cash_horizon=cash.horizon,
+        cash_window=cash.window,
+        collect_window=config.params("victim-collection-account").window,
+        flag_window=config.params("flagged-counterparty").window,
+        first_time_history=config.measures["first_time_history"],
+        hub_counterparties=0,
+    )
+
+
+READINGS = 2
+HIGH, LOW = 0, 1
+OWN_WINDOW = 30 * DAY
+"""Look-back of `own_legs` and `unknown_legs`; they explain, no threshold reads them."""
+
+HISTORY_SHORT = -1
+TOO_COARSE = -2
+FACT_MISSING = -3
+
+# What a decoded row is.
+CREDIT = 1
+LIVE = 2  # neither void nor ignored
+PERSONAL = 4  # << reading
+OUT = 16  # << reading
+COUNTED = 64  # << reading
+TAKEN = 256  # << reading: money that leaves the account, regular payees included
+FIRST = 1024
+CASH_OUT = 2048
+BAND_CASH = 4096
+NEW_BUSINESS = 8192  # BUSINESS, REMITTER or VASP
+CUSTOMER = 16384  # customer-initiated debit
+UNKNOWN = 32768
+VOID = 65536
+DAY_PRECISION = 131072
+
+_PERSONAL, _VASP, _CASH, _REMITTER, _BUSINESS = 1, 9, 10, 8, 13
+_ATM, _COUNTER, _DEPOSIT, _FEE = 4, 6, 5, 9
+
+(
+    PASS_EPISODES, PASS_DWELL, KEPT_EPISODES, KEPT_MEDIAN, KEPT_IQR, PAYERS, PAYERS_FIRST, PAYEES, PAYEES_FIRST,
+    PAYEES_FIRST_DAY, GATHER_IN, GATHER_OUT, GATHER_PAYERS, GATHER_PAYEES, BOTH_WAYS, AGE_DAYS, LIFE_PAYERS, LIFE_CREDITS,
+    LIFE_EPISODES, QUIET_DAYS, WAKE_CREDITS, WAKE_CREDITS_FIRST, WAKE_PAYERS, BAND_DEPOSITS, BAND_TOTAL, BAND_PAYERS,
+    CASH_OUTS, COLLECT_PAYERS, COLLECT_ONE_OFF, COLLECT_CREDITS, COLLECT_FORWARDED, FLAGGED_IN, FLAGGED_IN_N, FLAGGED_OUT,
+    FLAGGED_OUT_N, TENURE_DAYS, OWN_LEGS, UNKNOWN_LEGS, HISTORY,
+) = tuple(MEASURE_INDEX[name] for name in MEASURES)  # fmt: skip
+
+
+@njit(cache=True)
+def decode(row):
+    """(flags, precision step in µs) of a row."""
+    word = row.a
+    if word & VOID_BIT:
+        return VOID, 1
+    precision = np.int64((word >> PRECISION_SHIFT) & np.uint64(3))
+    step = 1
+    if precision == 1:
+        step = MINUTE
+    elif precision == 2:
+        step = HOUR
+    elif precision == 3:
+        step = DAY
+    credit = (row.leg & ONE) == ONE
+    f = CREDIT if credit else 0
+    if word & IGNORED_BIT:
+        return f, step
+    f |= LIVE
+    cls = np.int64(word & CLASS_MASK)
+    channel = np.int64((word >> CHANNEL_SHIFT) & np.uint64(0xF))
+    if cls == 0:
+        f |= UNKNOWN | PERSONAL
+    elif cls == _PERSONAL:
+        f |= PERSONAL | PERSONAL << LOW
+    if word & FIRST_BIT:
+        f |= FIRST
+    if credit:
+        if cls == _BUSINESS or cls == _REMITTER or cls == _VASP:
+            f |= NEW_BUSINESS | COUNTED | COUNTED << LOW
+        elif cls == _CASH:
+            f |= COUNTED | COUNTED << LOW
+        elif cls == 0:
+            f |= COUNTED
+        elif cls == _PERSONAL:
+            f |= COUNTED | COUNTED << LOW
+        if cls == _CASH or channel == _DEPOSIT:
+            f |= BAND_CASH
+    else:
+        cash = channel == _ATM or channel == _COUNTER
+        if cash or cls == _CASH:
+            f |= CASH_OUT
+        if cash or cls == _PERSONAL or cls == _VASP or cls == _CASH or cls == _REMITTER:
+            f |= TAKEN | TAKEN << LOW
+        elif cls == 0:
+            f |= TAKEN
+        if not (word & REGULAR_BIT):
+            f |= (f & (TAKEN | TAKEN << LOW)) >> 4
+        if channel != _FEE and cls != CLASS_BANK:
+            f |= CUSTOMER
+    return f, step
+
+
+@njit(cache=True)
+def elapsed(t0, s0, t1, s1):
+    """Time from one row to another, both truncated to the coarser of their precisions."""
+    s = max(s0, s1)
+    if s == 1:
+        return t1 - t0
+    return (t1 // s - t0 // s) * s
+
+
+@njit(cache=True)
+def first_after(time, lo, hi, t):
+    """First position in [lo, hi) whose time is greater than t, else hi."""
+    while lo < hi:
+        mid = (lo + hi) >> 1
+        if time[mid] <= t:
+            lo = mid + 1
+        else:
+            hi = mid
+    return lo
+
+
+@njit(cache=True)
+def follow(time, step, flags, amount, out_bit, c, lo, end, horizon, cash_horizon, share, cash_share, result):
+    """Follow the lot of credit c through the debits up to `end` (exclusive), first in first out.
+
+    result[0] = u-cents gone by `out` debits, [1] = the debit at which `share` was reached (-1), [2] = the debit at which
+    `cash_share` was in cash within `cash_horizon` (-1).
+    """
+    t = time[c]
+    size = amount[c]
+    gone = 0
+    cash = 0
+    done = -1
+    cash_done = -1
+    head = first_after(time, lo, c + 1, t - horizon)
+    left = 0
+    if head <= c:
+        left = amount[head]
+    for j in range(head, end):
+        if not (flags[j] & LIVE) or flags[j] & CREDIT:
+            continue
+        if j > c and elapsed(t, step[c], time[j], step[j]) > horizon:
+            if time[j] - t > horizon + DAY:
+                break
+            continue
+        want = amount[j]
+        while want > 0:
+            while head < j and (
+                left == 0
+                or not (flags[head] & LIVE)
+                or not (flags[head] & CREDIT)
+                or elapsed(time[head], step[head], time[j], step[j]) > horizon
+            ):
+                head += 1
+                left = amount[head]
+            if head >= j or head > c:
+                break
+            take = min(want, left)
+            want -= take
+            left -= take
+            if head == c:
+                if flags[j] & out_bit:
+                    gone += take
+                    if done < 0 and gone * PPM >= size * share:
+                        done = j
+                if flags[j] & CASH_OUT and elapsed(t, step[c], time[j], step[j]) <= cash_horizon:
+                    cash += take
+                    if cash_done < 0 and cash * PPM >= size * cash_share:
+                        cash_done = j
+        if head > c:  # the lot has left the queue
+            break
+    result[0] = gone
+    result[1] = done
+    result[2] = cash_done
+
+
+@njit(cache=True)
+def share_ppm(part, whole):
+    """floor(part * 10^6 / whole) for 0 <= part, exact also where the product would overflow; 0 of nothing is 0."""
+    if whole <= 0:
+        return 0
+    if part < 9 * PPM * PPM:
+        return part * PPM // whole
+    result = part // whole
+    rest = part % whole
+    for _ in range(6):
+        rest *= 10
+        result = result * 10 + rest // whole
+        rest %= whole
+    return result
+
+
+@njit(cache=True)
+def flag_counts(flag_from, flag_until, flag_party, first, party, time):
+    """Whether one of a counterparty's flags, which start at `first` in the sorted registry, counts at `time`."""
+    k = first
+    while k < flag_party.shape[0] and flag_party[k] == party:
+        if flag_from[k] <= time and time < flag_until[k]:
+            return True
+        k += 1
+    return False
+
+
+@njit(cache=True)
+def measure(
+    acc, rows, parties, facts, flag_party, flag_from, flag_until, slots, positions, out, hubs, fold, m
+):
+    """Measures of each item. out: (n, READINGS, M) int64, filled. hubs: (n,) uint8, 1 = too many counterparties at this leg.
+
+    Items of one account must be adjacent and in canonical order. `fold` is a FoldParams, `m` a MeasureParams.
+    """
+    n_items = slots.shape[0]
+    size = 64
+    time = np.empty(size, np.int64)
+    step = np.empty(size, np.int64)
+    flags = np.empty(size, np.int64)
+    amount = np.empty(size, np.int64)
+    prev = np.empty(
+        (READINGS, size), np.int64
+    )  # earlier row of the same counterparty and side, a person in that reading
+    group = np.empty(size, np.int64)  # number of the counterparty among those of the account
+    flagged = np.empty(size, np.int64)  # first flag of the counterparty, -1 = none
+    last = np.empty(
+        (2 * READINGS, size), np.int64
+    )  # newest such row of each counterparty, side * READINGS + reading
+    stamp = np.empty(size, np.int64)
+    table = np.empty(size * 4, np.int64)
+    lot_done = np.empty(size, np.int64)
+    lot_gone = np.empty(size, np.int64)
+    sort = np.empty(size, np.int64)
+    dwell = np.empty(size, np.int64)
+    found = np.empty(3, np.int64)
+    current = -1
+    decoded = 0
+    groups = 0
+    for it in range(n_items):
+        a = slots[it]
+        off = acc[a].off
+        i = positions[it]
+        if a != current:
+            current = a
+            decoded = 0
+            groups = 0
+            n = acc[a].len
+            if n > size:
+                while size < n:
+                    size *= 2
+                time = np.empty(size, np.int64)
+                step = np.empty(size, np.int64)
+                flags = np.empty(size, np.int64)
+                amount = np.empty(size, np.int64)
+                prev = np.empty((READINGS, size), np.int64)
+                group = np.empty(size, np.int64)
+                flagged = np.empty(size, np.int64)
+                last = np.empty((2 * READINGS, size), np.int64)
+                stamp = np.empty(size, np.int64)
+                lot_done = np.empty(size, np.int64)
+                lot_gone = np.empty(size, np.int64)
+                sort = np.empty(size, np.int64)
+                dwell = np.empty(size, np.int64)
+                table = np.empty(size * 4, np.int64)
+            width = 4
+            while width < 2 * n:
+                width *= 2
+            table[:width] = -1
+            mask = np.uint64(width - 1)
+        while decoded <= i:  # decode up to the judged row, link it to the rows before it
+            j = decoded
+            row = rows[off + j]
+            f, s = decode(row)
+            time[j] = row.time
+            step[j] = s
+            flags[j] = f
+            amount[j] = np.int64(row.a >> AMOUNT_SHIFT)
+            prev[HIGH, j] = -1
+            prev[LOW, j] = -1
+            group[j] = -1
+            flagged[j] = -1
+            if f & LIVE:
+                h = mix(row.party) & mask
+                while True:
+                    k = table[np.int64(h)]
+                    if k < 0:
+                        table[np.int64(h)] = j
+                        group[j] = groups
+                        for x in range(2 * READINGS):
+                            last[x, groups] = -1
+                        stamp[groups] = 0
+                        groups += 1
+                        break
+                    if rows[off + k].party == row.party:
+                        group[j] = group[k]
+                        break
+                    h = (h + ONE) & mask
+                for reading in range(READINGS):
+                    if f & (PERSONAL << reading):
+                        x = (READINGS if f & CREDIT else 0) + reading
+                        prev[reading, j] = last[x, group[j]]
+                        last[x, group[j]] = j
+                if flag_party.shape[0] > 0:
+                    lo = 0
+                    hi = flag_party.shape[0]
+                    while lo < hi:
+                        mid = (lo + hi) >> 1
+                        if flag_party[mid] < row.party:
+                            lo = mid + 1
+                        else:
+                            hi = mid
+                    if lo < flag_party.shape[0] and flag_party[lo] == row.party:
+                        flagged[j] = lo
+            decoded += 1
+        t = time[i]
+        end = i + 1
+        # visible rows
+        vis = first_after(time, 0, end, t - fold.hold)
+        aged = first_after(time, vis, end, t - fold.closing)
+        vis = max(vis, aged - fold.keep)
+        # facts and history
+        f_at = fact_at(acc, facts, a, t)
+        opened = NEVER
+        since = NEVER
+        if f_at >= 0:
+            opened = facts[f_at].opened
+            since = facts[f_at].since
+        if since == NEVER:
+            since = fold.since
+        if since == NEVER:
+            since = acc[a].first
+        history = max(t - since, 0)
+        if opened != NEVER and opened >= since:
+            history = ALWAYS
+        known = history >= m.first_time_history
+        # one pass: what is visible at all
+        unknown_rows = 0
+        day_rows = False
+        coarse_cash = False
+        live_rows = 0
+        for j in range(vis, end):
+            if flags[j] & UNKNOWN:
+                unknown_rows += 1
+            if step[j] >= DAY:
+                day_rows = True
+            if step[j] > m.cash_horizon:
+                coarse_cash = True
+            if flags[j] & LIVE:
+                live_rows += 1
+        hubs[it] = 0
+        if live_rows >= m.hub_counterparties:
+            distinct = 0
+            for j in range(vis, end):
+                if flags[j] & LIVE and stamp[group[j]] != -1 - it:
+                    stamp[group[j]] = -1 - it
+                    distinct += 1
+            if distinct >= m.hub_counterparties:
+                hubs[it] = 1
+        lo_fan_in = first_after(time, vis, end, t - m.fan_in_window)
+        lo_fan_out = first_after(time, vis, end, t - m.fan_out_window)
+        lo_day = first_after(time, vis, end, t - m.fan_out_day)
+        lo_gather = first_after(time, vis, end, t - m.gather_window)
+        lo_life = first_after(time, vis, end, t - m.life_window)
+        lo_wake = first_after(time, vis, end, t - m.wake_window)
+        lo_band = first_after(time, vis, end, t - m.band_window)
+        lo_collect = first_after(time, vis, end, t - m.collect_window)
+        lo_flag = first_after(time, vis, end, t - m.flag_window)
+        lo_own = first_after(time, vis, end, t - OWN_WINDOW)
+        pass_from = t - m.pass_window
+        kept_from = t - m.kept_window
+        life_from = t - m.life_window
+        cash_from = t - m.cash_window
+        lots_from = (
+            min(min(pass_from, kept_from), min(life_from, cash_from)) - max(m.horizon, m.cash_horizon) - DAY
+        )
+        lo_lots = first_after(time, vis, end, lots_from)
+        lo_lots = min(lo_lots, lo_collect)
+        for reading in range(READINGS):
+            o = out[it, reading]
+            if reading == LOW and unknown_rows == 0:
+                for c in range(o.shape[0]):
+                    o[c] = out[it, HIGH, c]
+                break
+            personal = PERSONAL << reading
+            out_bit = OUT << reading
+            counted = COUNTED << reading
+            taken = TAKEN << reading
+            for c in range(o.shape[0]):
+                o[c] = 0
+            # lots
+            pass_n = 0
+            kept_n = 0
+            life_n = 0
+            cash_n = 0
+            for j in range(lo_lots, end):
+                lot_gone[j] = -1
+                f = flags[j]
+                if not (f & LIVE) or not (f & CREDIT):
+                    continue
+                from_person = (f & personal) != 0
+                payer = from_person or (f & NEW_BUSINESS and f & FIRST)
+                episode = payer and amount[j] >= m.min_inflow
+                cashed = from_person and amount[j] >= m.cash_min_credit
+                if not (episode or cashed or (from_person and j >= lo_collect)):
+                    continue
+                follow(
+                    time, step, flags, amount, out_bit, j, vis, end, m.horizon, m.cash_horizon, m.share_out, m.cash_share,
+                    found,
+                )  # fmt: skip
+                lot_gone[j] = found[0]
+                done = found[1]
+                if episode and done >= 0:
+                    if time[done] > pass_from:
+                        dwell[pass_n] = elapsed(time[j], step[j], time[done], step[done])
+                        pass_n += 1
+                    if time[done] > kept_from:
+                        sort[kept_n] = PPM - found[0] * PPM // amount[j] if amount[j] > 0 else 0
+                        kept_n += 1
+                    if time[done] > life_from:
+                        life_n += 1
+                if cashed and found[2] >= 0 and time[found[2]] > cash_from:
+                    cash_n += 1
+            o[PASS_EPISODES] = pass_n
+            if day_rows:
+                o[PASS_DWELL] = TOO_COARSE
+            elif pass_n == 0:
+                o[PASS_DWELL] = HISTORY_SHORT
+            else:
+                dwell[:pass_n].sort()
+                o[PASS_DWELL] = dwell[(pass_n - 1) // 2]
+            o[KEPT_EPISODES] = kept_n
+            if kept_n > 0:
+                sort[:kept_n].sort()
+                o[KEPT_MEDIAN] = sort[(kept_n - 1) // 2]
+                o[KEPT_IQR] = sort[3 * (kept_n - 1) // 4] - sort[(kept_n - 1) // 4]
+            o[LIFE_EPISODES] = life_n
+            o[CASH_OUTS] = TOO_COARSE if coarse_cash else cash_n
+            # one backward pass over the windows
+            low_band = m.band_low * m.limit
+            first_live = -1
+            wake_first = 0
+            payers_first = 0
+            payees_first = 0
+            payees_first_day = 0
+            for j in range(end - 1, vis - 1, -1):
+                f = flags[j]
+                if not (f & LIVE):
+                    continue
+                x = amount[j]
+                q = prev[reading, j]
+                if j >= lo_wake:
+                    first_live = j
+                if f & CREDIT:
+                    if f & personal:
+                        if j >= lo_fan_in and q < lo_fan_in:
+                            o[PAYERS] += 1
+                            if f & FIRST:
+                                payers_first += 1
+                        if j >= lo_gather:
+                            o[GATHER_IN] += x
+                            if q < lo_gather:
+                                o[GATHER_PAYERS] += 1
+                        if j >= lo_life and q < lo_life:
+                            o[LIFE_PAYERS] += 1
+                    if f & counted:
+                        if j >= lo_life:
+                            o[LIFE_CREDITS] += x
+                        if j >= lo_wake:
+                            o[WAKE_CREDITS] += x
+                            if f & FIRST:
+                                wake_first += x
+                    if (
+                        j >= lo_band
+                        and x < m.limit
+                        and x * PPM >= low_band
+                        and (f & BAND_CASH or f & personal)
+                    ):
+                        o[BAND_DEPOSITS] += 1
+                        o[BAND_TOTAL] += x
+                else:
+                    if f & personal:
+                        if j >= lo_fan_out and q < lo_fan_out:
+                            o[PAYEES] += 1
+                            if f & FIRST:
+                                payees_first += 1
+                        if j >= lo_day and q < lo_day and f & FIRST:
+                            payees_first_day += 1
+                        if j >= lo_gather and q < lo_gather:
+                            o[GATHER_PAYEES] += 1
+                    if f & taken and j >= lo_gather:
+                        o[GATHER_OUT] += x
+            # counterparties that need marks of their own (a row's class may differ from that of the row it is linked to)
+            base = 8 * (it + 1) + 4 * reading
+            for j in range(lo_wake, end):
+                if flags[j] & LIVE and flags[j] & counted and stamp[group[j]] != base:
+                    stamp[group[j]] = base
+                    o[WAKE_PAYERS] += 1
+            if o[BAND_DEPOSITS] > 0:
+                for j in range(lo_band, end):
+                    f = flags[j]
+                    if not (f & LIVE) or not (f & CREDIT) or stamp[group[j]] == base + 1:
+                        continue
+                    x = amount[j]
+                    if x < m.limit and x * PPM >= low_band and (f & BAND_CASH or f & personal):
+                        stamp[group[j]] = base + 1
+                        o[BAND_PAYERS] += 1
+            if o[GATHER_PAYERS] > 0 and o[GATHER_PAYEES] > 0:
+                for j in range(lo_gather, end):
+                    if flags[j] & LIVE and flags[j] & CREDIT and flags[j] & personal:
+                        stamp[group[j]] = base + 2
+                for j in range(lo_gather, end):
+                    f = flags[j]
+                    if f & LIVE and not f & CREDIT and f & personal and stamp[group[j]] == base + 2:
+                        stamp[group[j]] = 0
+                        o[BOTH_WAYS] += 1
+            # collection
+            payers = 0
+            one_off = 0
+            total = 0
+            forwarded = 0
+            for j in range(end - 1, lo_collect - 1, -1):
+                f = flags[j]
+                if not (f & LIVE) or not (f & CREDIT) or not (f & personal) or stamp[group[j]] == base + 3:
+                    continue
+                stamp[group[j]] = base + 3
+                # walk this payer's credits back to the first inside the window
+                k = j
+                rising = True
+                subtotal = 0
+                gone = 0
+                head = j
+                while k >= lo_collect and k >= 0:
+                    head = k
+                    subtotal += amount[k]
+                    gone += lot_gone[k]
+                    if prev[reading, k] >= lo_collect and amount[prev[reading, k]] >= amount[k]:
+                        rising = False
+                    k = prev[reading, k]
+                if flags[head] & FIRST:
+                    payers += 1
+                    total += subtotal
+                    forwarded += gone
+                    if rising:
+                        one_off += 1
+            if known:
+                o[PAYERS_FIRST] = payers_first
+                o[PAYEES_FIRST] = payees_first
+                o[PAYEES_FIRST_DAY] = payees_first_day
+                o[WAKE_CREDITS_FIRST] = wake_first
+                o[COLLECT_PAYERS] = payers
+                o[COLLECT_ONE_OFF] = one_off * PPM // payers if payers > 0 else 0
+                o[COLLECT_CREDITS] = total
+                o[COLLECT_FORWARDED] = share_ppm(forwarded, total)
+            else:
+                o[PAYERS_FIRST] = HISTORY_SHORT
+                o[PAYEES_FIRST] = HISTORY_SHORT
+                o[PAYEES_FIRST_DAY] = HISTORY_SHORT
+                o[WAKE_CREDITS_FIRST] = HISTORY_SHORT
+                o[COLLECT_PAYERS] = HISTORY_SHORT
+                o[COLLECT_ONE_OFF] = HISTORY_SHORT
+                o[COLLECT_CREDITS] = HISTORY_SHORT
+                o[COLLECT_FORWARDED] = HISTORY_SHORT
+            # life of the account
+            o[AGE_DAYS] = max(t - opened, 0) // DAY if opened != NEVER else FACT_MISSING
+            if first_live >= 0:
+                awake = acc[a].gone_debit
+                for k in range(first_live - 1, -1, -1):
+                    if flags[k] & CUSTOMER:
+                        awake = time[k]
+                        break
+                if awake == NEVER and opened != NEVER:
+                    awake = max(since, opened)
+                if awake == NEVER:
+                    o[QUIET_DAYS] = FACT_MISSING
+                else:
+                    o[QUIET_DAYS] = max(time[first_live] - awake, 0) // DAY
+            # flags
+            if flag_party.shape[0] > 0:
+                for j in range(lo_flag, end):
+                    if flagged[j] < 0:
+                        continue
+                    if flag_counts(flag_from, flag_until, flag_party, flagged[j], flag_party[flagged[j]], t):
+                        if flags[j] & CREDIT:
+                            o[FLAGGED_IN] += amount[j]
+                            o[FLAGGED_IN_N] += 1
+                        else:
+                            o[FLAGGED_OUT] += amount[j]
+                            o[FLAGGED_OUT_N] += 1
+            for j in range(lo_own, end):
+                if flags[j] & VOID:
+                    continue
+                if not (flags[j] & LIVE):
+                    o[OWN_LEGS] += 1
+                elif flags[j] & UNKNOWN:
+                    o[UNKNOWN_LEGS] += 1
+            o[HISTORY] = history
+
+
+@njit(cache=True)
+def tenure(acc, rows, parties, slots, positions, out, fold):
+    """`tenure_days` of each item, both readings: how long its regular counterparty has been known."""
+    for it in range(slots.shape[0]):
+        a = slots[it]
+        off = acc[a].off
+        i = positions[it]
+        row = rows[off + i]
+        if not (row.a & REGULAR_BIT):
+            continue
+        day = row.time // DAY
+        side = row.leg & ONE
+        first = day
+        last = -1
+        lo = acc[a].poff
+        hi = lo + acc[a].plen
+        end = hi
+        while lo < hi:
+            mid = (lo + hi) >> 1
+            if parties[mid].party < row.party:
+                lo = mid + 1
+            else:
+                hi = mid
+        if lo < end and parties[lo].party == row.party:
+            if side and parties[lo].in_n > 0:
+                first = np.int64(parties[lo].in_first)
+                last = np.int64(parties[lo].in_last)
+            elif not side and parties[lo].out_n > 0:
+                first = np.int64(parties[lo].out_first)
+                last = np.int64(parties[lo].out_last)
+        for k in range(off + acc[a].closed, off + i):
+            if (
+                rows[k].party == row.party
+                and (rows[k].leg & ONE) == side
+                and not (rows[k].a & (VOID_BIT | IGNORED_BIT))
+            ):
+                d = rows[k].time // DAY
+                if last < 0 or d - last > 400:
+                    first = d
+                last = d
+        out[it, HIGH, TENURE_DAYS] = day - first
+        out[it, LOW, TENURE_DAYS] = day - first

@@ -1,0 +1,519 @@
+"""The state of one ledger partition: a pure function of that partition's log up to `head.applied`.
+
+Big things live in numpy arenas (`window.py`); the few accounts with verdicts or open recommendations have a `Case`. Blobs are versioned:
+another `LAYOUT_VERSION` refuses to load and the partition is rebuilt from its log.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from detectors import window
+from detectors.config import Config
+from detectors.measures import MeasureParams
+from detectors.model import (
+    DAY,
+    LAYOUT_VERSION,
+    AccountKind,
+    Baselines,
+    ConfigRecord,
+    Decision,
+    Fact,
+    Flag,
+    Rates,
+)
+from detectors.settings import FoldSettings
+from detectors.timeline import Dated, FlagRegistry
+from detectors.window import ACCOUNT, ALWAYS, FACT, NEVER, PARTY, ROW
+
+COUNTERS = (
+    "received", "accepted", "rejected", "no_effect", "no_leg",
+    "judged", "duplicate", "conflict", "late", "hub", "skipped", "redelivered",
+)  # fmt: skip
+"""Counters per source partition and day. received = accepted + rejected; 2 accepted = legs + no_leg;
+legs = judged + late + duplicate + conflict + hub. `redelivered` legs were counted before and are outside the balance."""
+
+_OUTCOME_BASE = COUNTERS.index("judged")
+_OUTCOME_COUNTER = tuple(COUNTERS.index(name) for name in window.OUTCOMES)
+
+TOO_DENSE = "too-dense-to-judge"
+"""Pseudo-typology of the one recommendation that a hub gets."""
+
+KINDS = tuple(AccountKind)
+STATUSES = ("open", "closed", "blocked", "deceased")
+
+
+class Head(msgspec.Struct, kw_only=True):
+    """What one partition has applied, and the counters that must balance."""
+
+    layout: int = LAYOUT_VERSION
+    partition: int
+    partitions: int
+    generation: str
+    key_id: str
+    applied: int = -1
+    coordinates: dict[str, int] = {}
+    counters: dict[str, dict[int, list[int]]] = {}
+    config_version: str = ""
+    config_digest: str = ""
+    front: int = NEVER  # greatest event time applied: what short-ledger intake waits for
+
+
+class Verdict(msgspec.Struct, frozen=True, array_like=True):
+    """One judged leg that reached at least `monitor`."""
+
+    time: int
+    leg: int
+    action: int
+    typology: str
+    rank: int = 0  # total of the deciding reading, micro-points: shown, never compared
+
+
+class Said(msgspec.Struct, frozen=True, array_like=True):
+    """What was last published under one recommendation id."""
+
+    recommendation_id: str
+    typology: str
+    bucket: int
+    action: int
+    digest: bytes
+    mode: str
+
+
+class Case(msgspec.Struct, array_like=True):
+    """An account's verdicts in canonical order, and what has been said of it."""
+
+    verdicts: list[Verdict] = []
+    said: list[Said] = []
+    decisions: list[Decision] = []
+
+
+class ControlImage(msgspec.Struct, kw_only=True):
+    """The control records of a partition, packed."""
+
+    layout: int = LAYOUT_VERSION
+    flags: list[Flag] = []
+    configs: list[ConfigRecord] = []
+    baselines: list[Baselines] = []
+    rates: list[Rates] = []
+
+
+class AccountImage(msgspec.Struct, array_like=True):
+    """One account, packed. `counts` = (source, day, outcome, n) since the head it was flushed on."""
+
+    layout: int
+    account: bytes
+    rows: bytes
+    parties: bytes
+    facts: bytes
+    household: bytes
+    bank: str
+    case: Case | None
+    counts: list[tuple[str, int, int, int]]
+
+
+class ConfigInForce(msgspec.Struct, frozen=True):
+    """A configuration and what the kernel reads of it."""
+
+    config: Config
+    measures: MeasureParams
+    version: str
+    digest: str
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_account = msgspec.msgpack.Decoder(AccountImage).decode
+_decode_head = msgspec.msgpack.Decoder(Head).decode
+_decode_control = msgspec.msgpack.Decoder(ControlImage).decode
+
+
+class LayoutMismatch(Exception):
+    """A blob was written by another layout version."""
+
+
+class PartitionState:
+    """Everything the fold remembers of one partition. Made by `step.new_state`; changed only by `step.step` and the loaders."""
+
+    def __init__(
+        self,
+        partition: int,
+        partitions: int,
+        settings: FoldSettings,
+        first: ConfigInForce,
+        capacity: int = 1024,
+    ) -> None:
+        problems = settings.check()
+        if problems:
+            raise ValueError("; ".join(problems))
+        self.settings = settings
+        shared = first.config.measures
+        self.fold = settings.params(
+            shared["first_time_gap"], shared["regular_payments"], shared["regular_spread"]
+        )
+        self.head = Head(
+            partition=partition,
+            partitions=partitions,
+            generation=settings.generation,
+            key_id=settings.key_id,
+            config_version=first.version,
+            config_digest=first.digest,
+        )
+        self.configs: Dated[ConfigInForce] = Dated(first)
+        self.config_records: list[ConfigRecord] = []
+        self.baselines: Dated[Baselines | None] = Dated(None)
+        self.rates: Dated[Rates | None] = Dated(None)
+        self.flags = FlagRegistry(settings.open_for)
+        self.acc = np.zeros(capacity, ACCOUNT)
+        self.n_acc = 0
+        self.table = np.full(_power(4 * capacity), -1, np.int32)
+        self.rows = np.zeros(capacity * 8, ROW)
+        self.top = 0
+        self.parties = np.zeros(capacity * 4, PARTY)
+        self.ptop = 0
+        self.facts = np.zeros(capacity, FACT)
+        self.n_facts = 0
+        self.household = np.zeros(16, np.uint64)
+        self.n_household = 0
+        self.banks: list[str] = [""]
+        self._bank_index: dict[str, int] = {"": 0}
+        self.cases: dict[int, Case] = {}
+        self.sources: list[str] = []
+        self._source_index: dict[str, int] = {}
+        self.since_head: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        self.control_changed = False
+        self.steps = 0
+
+    # -- names ---------------------------------------------------------------------------------------------------------
+
+    def bank(self, name: str) -> int:
+        """Number of a bank's name."""
+        if name not in self._bank_index:
+            self._bank_index[name] = len(self.banks)
+            self.banks.append(name)
+        return self._bank_index[name]
+
+    def source(self, name: str) -> int:
+        """Number of a source partition's name."""
+        if name not in self._source_index:
+            self._source_index[name] = len(self.sources)
+            self.sources.append(name)
+        return self._source_index[name]
+
+    # -- room ----------------------------------------------------------------------------------------------------------
+
+    def grow_accounts(self, extra: int = 1) -> None:
+        """Make room for more accounts."""
+        size = len(self.acc)
+        while size < self.n_acc + extra:
+            size += max(size // 2, 1024)
+        if size > len(self.acc):
+            acc = np.zeros(size, ACCOUNT)
+            acc[: self.n_acc] = self.acc[: self.n_acc]
+            self.acc = acc
+        if 2 * size > len(self.table):
+            self.table = np.full(_power(2 * size + 1), -1, np.int32)
+            window.rebuild_table(self.acc, self.n_acc, self.table)
+
+    def grow_rows(self, extra: int = 0) -> None:
+        """Close the gaps of the row arena, with an eighth and `extra` to spare."""
+        held = int(self.acc["len"][: self.n_acc].sum())
+        out = np.zeros(held + held // 8 + extra + 4096, ROW)
+        self.top = window.move_rows(self.acc, self.n_acc, self.rows, out)
+        self.rows = out
+
+    def grow_parties(self, extra: int = 0) -> None:
+        """Close the gaps of the counterparty arena, with an eighth and `extra` to spare."""
+        held = int(self.acc["plen"][: self.n_acc].sum())
+        out = np.zeros(held + held // 8 + extra + 4096, PARTY)
+        self.ptop = window.move_parties(self.acc, self.n_acc, self.parties, out)
+        self.parties = out
+
+    def slot(self, subject: int, create: bool = False) -> int:
+        """Slot of a subject; -1 when unknown and not created."""
+        slot = int(window.find(self.acc, self.table, np.uint64(subject)))
+        if slot < 0 and create:
+            if self.n_acc == len(self.acc):
+                self.grow_accounts()
+            slot = self.n_acc
+            window.new_account(self.acc, self.table, slot, np.uint64(subject))
+            self.n_acc += 1
+        return slot
+
+    # -- facts ---------------------------------------------------------------------------------------------------------
+
+    def add_fact(self, slot: int, fact: Fact, record: int) -> bool:
+        """Enter a fact into its account's chain, newest first. False when it is known.
+
+        `record` is the 64-bit hash of the record id; equal `effective_at` are ordered by it.
+        """
+        acc = self.acc[slot]
+        after, at = -1, int(acc["fact"])
+        while at >= 0:
+            row = self.facts[at]
+            if (int(row["effective"]), int(row["record"])) <= (fact.effective_at, record):
+                if (int(row["effective"]), int(row["record"])) == (fact.effective_at, record):
+                    return False
+                break
+            after, at = at, int(row["prev"])
+        if self.n_facts == len(self.facts):
+            self.facts = np.concatenate([self.facts, np.zeros(max(len(self.facts) // 2, 1024), FACT)])
+        i = self.n_facts
+        self.n_facts += 1
+        row = self.facts[i]
+        row["effective"] = fact.effective_at
+        row["record"] = record
+        row["opened"] = NEVER if fact.opened is None else fact.opened
+        row["since"] = NEVER if fact.observed_since is None else fact.observed_since
+        row["income"] = -1 if fact.income_band is None else fact.income_band
+        row["kind"] = KINDS.index(fact.kind)
+        row["status"] = STATUSES.index(fact.status) if fact.status in STATUSES else 0
+        row["minor"] = any(c.role == "minor" for c in fact.customers)
+        row["hoff"], row["hlen"] = self._household(np.array(sorted(set(fact.household)), np.uint64))
+        row["prev"] = at
+        if after < 0:
+            self.acc["fact"][slot] = i
+        else:
+            self.facts["prev"][after] = i
+        if fact.entity:
+            self.acc["bank"][slot] = self.bank(fact.entity)
+        self.acc["changed"][slot] = 1
+        return True
+
+    def _household(self, members: np.ndarray) -> tuple[int, int]:
+        n = len(members)
+        if self.n_household + n > len(self.household):
+            self.household = np.concatenate([self.household, np.zeros(len(self.household) + n, np.uint64)])
+        self.household[self.n_household : self.n_household + n] = members
+        self.n_household += n
+        return self.n_household - n, n
+
+    def fact_chain(self, slot: int) -> list[int]:
+        """Rows of the fact table of an account, newest first."""
+        chain = []
+        at = int(self.acc["fact"][slot])
+        while at >= 0:
+            chain.append(at)
+            at = int(self.facts["prev"][at])
+        return chain
+
+    # -- counters ------------------------------------------------------------------------------------------------------
+
+    def count(self, source: str, day: int, counter: int, n: int) -> None:
+        """Add to one counter of the head."""
+        days = self.head.counters.setdefault(source, {})
+        days.setdefault(int(day), [0] * len(COUNTERS))[counter] += int(n)
+
+    def count_outcomes(
+        self, slots: np.ndarray, source: np.ndarray, day: np.ndarray, outcome: np.ndarray
+    ) -> None:
+        """Add what became of a batch of legs to the head, and note it per account until the head is flushed."""
+        if not len(outcome):
+            return
+        keys, counts = np.unique(
+            np.stack([source, day, outcome]).astype(np.int64), axis=1, return_counts=True
+        )
+        for (s, d, o), n in zip(keys.T.tolist(), counts.tolist(), strict=True):
+            if o != window.SKIPPED:
+                self.count(self.sources[s], d, _OUTCOME_COUNTER[o], n)
+        keep = (outcome != window.SKIPPED) & (outcome != window.REDELIVERED)
+        self.since_head.append(
+            (
+                slots[keep].astype(np.int32),
+                source[keep].astype(np.uint16),
+                day[keep].astype(np.int32),
+                outcome[keep],
+            )
+        )
+
+    def totals(self) -> dict[str, int]:
+        """Sum of every counter over sources and days."""
+        sums = dict.fromkeys(COUNTERS, 0)
+        for days in self.head.counters.values():
+            for row in days.values():
+                for name, n in zip(COUNTERS, row, strict=True):
+                    sums[name] += n
+        return sums
+
+    # -- flushing ------------------------------------------------------------------------------------------------------
+
+    def touched(self) -> np.ndarray:
+        """Subjects changed since the last `mark_flushed`."""
+        acc = self.acc[: self.n_acc]
+        return acc["subject"][acc["changed"] != 0].copy()
+
+    def pack(self, subjects: np.ndarray) -> list[bytes]:
+        """Blobs of these subjects, in their order."""
+        counts = self._counts_by_slot()
+        blobs = []
+        for subject in subjects.tolist():
+            slot = self.slot(subject)
+            acc = self.acc[slot : slot + 1]
+            off, n = int(acc["off"][0]), int(acc["len"][0])
+            poff, pn = int(acc["poff"][0]), int(acc["plen"][0])
+            chain = self.fact_chain(slot)
+            facts = self.facts[chain]
+            homes = [self.household[f["hoff"] : f["hoff"] + f["hlen"]] for f in facts]
+            blobs.append(
+                _encode(
+                    AccountImage(
+                        LAYOUT_VERSION,
+                        acc.tobytes(),
+                        self.rows[off : off + n].tobytes(),
+                        self.parties[poff : poff + pn].tobytes(),
+                        facts.tobytes(),
+                        np.concatenate(homes).tobytes() if homes else b"",
+                        self.banks[int(acc["bank"][0])],
+                        self.cases.get(slot),
+                        counts.get(slot, []),
+                    )
+                )
+            )
+        return blobs
+
+    def _counts_by_slot(self) -> dict[int, list[tuple[str, int, int, int]]]:
+        if not self.since_head:
+            return {}
+        columns = [np.concatenate(c).astype(np.int64) for c in zip(*self.since_head, strict=True)]
+        keys, counts = np.unique(np.stack(columns), axis=1, return_counts=True)
+        found: dict[int, list[tuple[str, int, int, int]]] = {}
+        for (slot, source, day, outcome), n in zip(keys.T.tolist(), counts.tolist(), strict=True):
+            found.setdefault(slot, []).append((self.sources[source], day, outcome, n))
+        return found
+
+    def load(self, subject: int, blob: bytes) -> None:
+        """Load one account. Load the head first: counts of a blob that is ahead of it are added to its counters."""
+        image = _decode_account(blob)
+        if image.layout != LAYOUT_VERSION:
+            raise LayoutMismatch(f"account blob has layout {image.layout}, this program has {LAYOUT_VERSION}")
+        slot = self.slot(subject, create=True)
+        self.acc[slot] = np.frombuffer(image.account, ACCOUNT)[0]
+        acc = self.acc[slot : slot + 1]
+        rows = np.frombuffer(image.rows, ROW)
+        parties = np.frombuffer(image.parties, PARTY)
+        acc["len"] = acc["plen"] = acc["cap"] = acc["pcap"] = 0
+        if self.top + len(rows) > len(self.rows):
+            self.grow_rows(max(len(rows), len(self.rows) // 2))
+        if self.ptop + len(parties) > len(self.parties):
+            self.grow_parties(max(len(parties), len(self.parties) // 2))
+        acc["off"], acc["len"], acc["cap"] = self.top, len(rows), len(rows)
+        self.rows[self.top : self.top + len(rows)] = rows
+        self.top += len(rows)
+        acc["poff"], acc["plen"], acc["pcap"] = self.ptop, len(parties), len(parties)
+        self.parties[self.ptop : self.ptop + len(parties)] = parties
+        self.ptop += len(parties)
+        acc["mark"] = acc["seen"] = -1
+        acc["changed"] = 0
+        acc["bank"] = self.bank(image.bank)
+        self._load_facts(slot, np.frombuffer(image.facts, FACT), np.frombuffer(image.household, np.uint64))
+        if image.case is not None:
+            self.cases[slot] = image.case
+        if int(acc["applied"][0]) > self.head.applied:
+            for source, day, outcome, n in image.counts:
+                self.count(source, day, _OUTCOME_COUNTER[outcome], n)
+                number = self.source(source)
+                self.since_head.append(
+                    (
+                        np.full(n, slot, np.int32),
+                        np.full(n, number, np.uint16),
+                        np.full(n, day, np.int32),
+                        np.full(n, outcome, np.uint8),
+                    )
+                )
+
+    def _load_facts(self, slot: int, facts: np.ndarray, household: np.ndarray) -> None:
+        before, used = -1, 0
+        for fact in facts:
+            if self.n_facts == len(self.facts):
+                self.facts = np.concatenate([self.facts, np.zeros(max(len(self.facts) // 2, 1024), FACT)])
+            i = self.n_facts
+            self.n_facts += 1
+            self.facts[i] = fact
+            members = household[used : used + int(fact["hlen"])]
+            used += len(members)
+            hoff, _ = self._household(members)
+            self.facts["hoff"][i] = hoff
+            self.facts["prev"][i] = -1
+            if before < 0:
+                self.acc["fact"][slot] = i
+            else:
+                self.facts["prev"][before] = i
+            before = i
+        if before < 0:
+            self.acc["fact"][slot] = -1
+
+    def pack_head(self) -> bytes:
+        """The head as bytes."""
+        return _encode(self.head)
+
+    def load_head(self, blob: bytes) -> None:
+        """Load a head; refuses another layout, partition, partition count, generation or key."""
+        head = _decode_head(blob)
+        mine = self.head
+        for name in ("layout", "partition", "partitions", "generation", "key_id"):
+            if getattr(head, name) != getattr(mine, name):
+                raise LayoutMismatch(
+                    f"{name} of the stored state is {getattr(head, name)}, of this program {getattr(mine, name)}"
+                )
+        self.head = head
+
+    def pack_control(self) -> bytes:
+        """The control records as bytes."""
+        return _encode(
+            ControlImage(
+                flags=self.flags.records(),
+                configs=self.config_records,
+                baselines=[v for _, v in self.baselines.items() if v is not None],
+                rates=[v for _, v in self.rates.items() if v is not None],
+            )
+        )
+
+    def control_image(self, blob: bytes) -> ControlImage:
+        """Decode control records; `step.load_control` enters them."""
+        image = _decode_control(blob)
+        if image.layout != LAYOUT_VERSION:
+            raise LayoutMismatch(f"control blob has layout {image.layout}, this program has {LAYOUT_VERSION}")
+        return image
+
+    def mark_flushed(self) -> None:
+        """Everything packed so far is durable, and so is the head."""
+        self.acc["changed"][: self.n_acc] = 0
+        self.since_head = []
+        self.control_changed = False
+
+    # -- looking -------------------------------------------------------------------------------------------------------
+
+    def hold_from(self, slot: int) -> int:
+        """Start of the bucket of the oldest recommendation of an account that is still open."""
+        case = self.cases.get(slot)
+        if case is None:
+            return ALWAYS
+        return min(
+            (s.bucket for s in case.said if s.typology != TOO_DENSE), default=ALWAYS // self.settings.bucket
+        ) * (self.settings.bucket)
+
+    def memory(self) -> dict[str, int]:
+        """Bytes of the arenas and how many things they hold."""
+        acc = self.acc[: self.n_acc]
+        return {
+            "accounts": self.n_acc,
+            "legs": int(acc["len"].sum()),
+            "counterparties": int(acc["plen"].sum()),
+            "bytes": sum(
+                a.nbytes for a in (self.acc, self.table, self.rows, self.parties, self.facts, self.household)
+            ),
+        }
+
+
+def _power(n: int) -> int:
+    size = 16
+    while size < n:
+        size *= 2
+    return size
+
+
+def day_of(time: Any) -> Any:
+    """Day number of a time or of an array of times."""
+    return time // DAY

@@ -1,0 +1,559 @@
+"""The fold: one step takes a partition's state through a batch of ledger frames.
+
+Insert everything, judge each touched account once from its earliest insertion, say what changed. What a step says depends on the state and
+the frames alone; how the frames are batched changes when something is said, never what stands in the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+
+import msgspec
+import numpy as np
+
+from detectors import body as bodies
+from detectors import judging, window
+from detectors.body import Body
+from detectors.config import Config
+from detectors.measures import measure_params
+from detectors.model import (
+    ACTION_NAMES,
+    DAY,
+    ENGINE_VERSION,
+    Action,
+    Barrier,
+    Baselines,
+    ConfigRecord,
+    Control,
+    Decision,
+    Fact,
+    Flag,
+    Frame,
+    Kind,
+    Link,
+    Mode,
+    Rates,
+    Trace,
+)
+from detectors.settings import FoldSettings
+from detectors.state import COUNTERS, TOO_DENSE, Case, ConfigInForce, PartitionState, Said, Verdict
+from detectors.window import ALWAYS, NEVER, ROW
+
+
+class Cause(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """What an output was caused by: (ledger offset, index within the step). Receivers keep the greatest."""
+
+    offset: int
+    index: int
+
+
+class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
+    """A recommendation was raised or revised."""
+
+    cause: Cause
+    subject: int
+    bank: str
+    mode: Mode
+    body: Body
+
+
+class Withdrawal(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing stands under this id any more."""
+
+    cause: Cause
+    subject: int
+    bank: str
+    mode: Mode
+    recommendation_id: str
+    action: str  # what it had been
+
+
+class Hits(msgspec.Struct, frozen=True, kw_only=True):
+    """Indicators that fired, by columns. Judging a leg again gives its hits again: the greatest cause counts."""
+
+    cause: Cause
+    subject: np.ndarray  # u8
+    leg: np.ndarray  # u8
+    time: np.ndarray  # i8
+    detector: np.ndarray  # i2, position in `catalogue.ALL`
+    strength: np.ndarray  # i4, ppm, high reading
+    errors: dict[str, int]  # detector -> legs on which it raised
+
+
+class Listed(msgspec.Struct, frozen=True, kw_only=True):
+    """A leg that needs a place in a list: `late` (it entered the profile) or `conflict` (the content that lost)."""
+
+    cause: Cause
+    reason: str
+    subject: int
+    leg: int
+    time: int
+    source: str
+    coordinate: int
+
+
+Output = Recommendation | Withdrawal | Hits | Listed
+
+
+class StepResult(msgspec.Struct, kw_only=True):
+    """What a step said, and what it did in numbers."""
+
+    outputs: list[Output]
+    judged: int = 0  # legs judged, those judged again included
+    legs: dict[str, int] = {}  # what became of the legs of these frames
+    accounts: int = 0  # accounts judged
+    errors: dict[str, int] = {}  # detector -> legs on which it raised
+
+
+def in_force(config: Config, settings: FoldSettings) -> ConfigInForce:
+    """A configuration with what the kernel reads of it."""
+    digest = config.digest(engine=ENGINE_VERSION, tzdata=settings.tzdata)
+    return ConfigInForce(config, measure_params(config), config.version, digest)
+
+
+def new_state(
+    partition: int, partitions: int, settings: FoldSettings, config: Config, capacity: int = 1024
+) -> PartitionState:
+    """An empty partition, judged under `config` until a configuration record says otherwise."""
+    return PartitionState(partition, partitions, settings, in_force(config, settings), capacity)
+
+
+def step(state: PartitionState, frames: Sequence[Frame]) -> StepResult:
+    """Take the state through frames of its partition, in offset order. Changes `state` in place."""
+    return _Step(state, frames).run()
+
+
+def load_control(state: PartitionState, blob: bytes) -> None:
+    """Enter stored control records into a state without judging anything."""
+    image = state.control_image(blob)
+    for flag in image.flags:
+        state.flags.add(flag)
+    for record in image.configs:
+        _enter_config(state, record)
+    for baselines in image.baselines:
+        state.baselines.add(baselines.effective_at, baselines.record_id, baselines)
+    for rates in image.rates:
+        state.rates.add(rates.effective_at, rates.record_id, rates)
+
+
+def _enter_config(state: PartitionState, record: ConfigRecord) -> bool:
+    config = Config.from_json(record.document)
+    value = ConfigInForce(config, measure_params(config), record.version, record.digest)
+    if not state.configs.add(record.effective_at, record.record_id, value):
+        return False
+    state.config_records.append(record)
+    return True
+
+
+def record_hash(record_id: str) -> int:
+    """64 bits of a record id: the order of facts of one moment."""
+    return int.from_bytes(blake2b(record_id.encode(), digest_size=8).digest(), "little")
+
+
+class _Step:
+    """One run of `step`: scratch that does not outlive it."""
+
+    def __init__(self, state: PartitionState, frames: Sequence[Frame]) -> None:
+        self.state = state
+        self.frames = frames
+        self.result = StepResult(outputs=[])
+        self.offset = state.head.applied
+        state.steps += 1
+        self.number = state.steps
+        self.touched = np.zeros(1024, np.int32)
+        self.n_touched = 0
+        self.hubs_before: dict[int, int] = {}
+        self.legs: list[tuple[Frame, np.ndarray]] = []
+
+    def run(self) -> StepResult:
+        state = self.state
+        for frame in self.frames:
+            if frame.offset <= self.offset:
+                raise ValueError(f"frame {frame.offset} is not above the applied offset {self.offset}")
+            self.offset = frame.offset
+            if frame.kind is Kind.LEGS:
+                self.legs.append((frame, frame.rows))
+            elif frame.kind is Kind.COUNTS:
+                self._counts(frame)
+            else:
+                self._insert_legs()
+                for record in frame.records:
+                    self._control(record, frame.offset)
+        self._insert_legs()
+        self._judge()
+        state.head.applied = self.offset
+        current = state.configs.at(state.head.front)
+        state.head.config_version, state.head.config_digest = current.version, current.digest
+        return self.result
+
+    # -- inserting -----------------------------------------------------------------------------------------------------
+
+    def _counts(self, frame: Frame) -> None:
+        state = self.state
+        rows = frame.rows
+        for index, name in enumerate(frame.sources):
+            mine = rows[rows["source"] == index]
+            seen = state.head.coordinates.get("counts:" + name, -1)
+            mine = mine[mine["coordinate"] > seen]
+            if not len(mine):
+                continue
+            state.head.coordinates["counts:" + name] = int(mine["coordinate"].max())
+            for day in np.unique(mine["day"]).tolist():
+                today = mine[mine["day"] == day]
+                accepted, rejected = int(today["accepted"].sum()), int(today["rejected"].sum())
+                for counter, n in (
+                    ("received", accepted + rejected),
+                    ("accepted", accepted),
+                    ("rejected", rejected),
+                    ("no_effect", int(today["no_effect"].sum())),
+                    ("no_leg", int(today["no_leg"].sum())),
+                ):
+                    state.count(name, day, COUNTERS.index(counter), n)
+
+    def _insert_legs(self) -> None:
+        if not self.legs:
+            return
+        state = self.state
+        rows = self.legs[0][1] if len(self.legs) == 1 else np.concatenate([r for _, r in self.legs])
+        lengths = [len(r) for _, r in self.legs]
+        offset = np.repeat(np.array([f.offset for f, _ in self.legs], np.int64), lengths)
+        source = np.empty(len(rows), np.int64)
+        bank = np.empty(len(rows), np.uint16)
+        at = 0
+        for frame, part in self.legs:
+            sources = np.array([state.source(name) for name in frame.sources] or [state.source("")], np.int64)
+            banks = np.array([state.bank(name) for name in frame.banks] or [0], np.uint16)
+            source[at : at + len(part)] = sources[part["source"]]
+            bank[at : at + len(part)] = banks[part["bank"]]
+            at += len(part)
+        self.legs = []
+        skip = self._redelivered(source, rows["coordinate"])
+        n = len(rows)
+        outcome = np.zeros(n, np.uint8)
+        loser = np.zeros(n, ROW)
+        wa, wb = pack_words(rows)
+        columns = {
+            name: np.ascontiguousarray(rows[name]) for name in ("subject", "leg", "party", "time", "status")
+        }
+        self._reserve_touched(n)
+        start = 0
+        while True:
+            why, start, state.n_acc, state.top, state.ptop, self.n_touched = window.insert(
+                state.acc, state.n_acc, state.table, state.rows, state.top, state.parties, state.ptop,
+                columns["subject"], columns["leg"], columns["party"], columns["time"], wa, wb, bank, columns["status"],
+                offset, skip, start, self.number, self.touched, self.n_touched, outcome, loser, state.fold,
+            )  # fmt: skip
+            if why == window.DONE:
+                break
+            if why == window.NEED_ACCOUNTS:
+                state.grow_accounts(n)
+            elif why == window.NEED_ROWS:
+                state.grow_rows(n)
+            else:
+                state.grow_parties(n)
+        self._after_insert(rows, source, outcome, loser)
+
+    def _redelivered(self, source: np.ndarray, coordinate: np.ndarray) -> np.ndarray:
+        state = self.state
+        skip = np.zeros(len(source), np.bool_)
+        for number in np.unique(source).tolist():
+            key = "legs:" + state.sources[number]
+            mine = source == number
+            coordinates = coordinate[mine]
+            skip[mine] = coordinates <= state.head.coordinates.get(key, -1)
+            state.head.coordinates[key] = max(int(coordinates.max()), state.head.coordinates.get(key, -1))
+        return skip
+
+    def _after_insert(
+        self, rows: np.ndarray, source: np.ndarray, outcome: np.ndarray, loser: np.ndarray
+    ) -> None:
+        state = self.state
+        state.head.front = max(state.head.front, int(rows["time"].max()))
+        slots = window.slots_of(state.acc, state.table, np.ascontiguousarray(rows["subject"]))
+        state.count_outcomes(slots, source, rows["received"] // DAY, outcome)
+        for code, n in zip(*np.unique(outcome, return_counts=True), strict=True):
+            name = window.OUTCOMES[int(code)]
+            self.result.legs[name] = self.result.legs.get(name, 0) + int(n)
+        for i in np.flatnonzero((outcome == window.LATE) | (outcome == window.CONFLICT)).tolist():
+            lost = outcome[i] == window.CONFLICT
+            self._say(
+                Listed(
+                    cause=self._cause(),
+                    reason=window.OUTCOMES[outcome[i]],
+                    subject=int(rows["subject"][i]),
+                    leg=int(rows["leg"][i]),
+                    time=int(loser["time"][i] if lost else rows["time"][i]),
+                    source=state.sources[int(source[i])],
+                    coordinate=int(rows["coordinate"][i]),
+                )
+            )
+        for slot in np.unique(slots[outcome == window.HUB]).tolist():
+            self._reserve_touched(1)
+            self.n_touched = window.touch(
+                state.acc,
+                slot,
+                self.number,
+                self.touched,
+                self.n_touched,
+                int(state.acc["hub"][slot]),
+                np.uint64(0),
+            )
+
+    def _reserve_touched(self, extra: int) -> None:
+        need = self.n_touched + extra + 1
+        if need > len(self.touched):
+            touched = np.zeros(need + need // 2, np.int32)
+            touched[: self.n_touched] = self.touched[: self.n_touched]
+            self.touched = touched
+
+    # -- control records -----------------------------------------------------------------------------------------------
+
+    def _control(self, record: Control, offset: int) -> None:
+        state = self.state
+        if isinstance(record, Fact):
+            slot = state.slot(record.subject, create=True)
+            if state.acc["applied"][slot] < offset and state.add_fact(
+                slot, record, record_hash(record.record_id)
+            ):
+                self._touch_account(slot, record.effective_at)
+                state.acc["applied"][slot] = max(int(state.acc["applied"][slot]), offset)
+        elif isinstance(record, Flag):
+            since = state.flags.add(record)
+            if since is not None:
+                state.control_changed = True
+                self._reserve_touched(state.n_acc)
+                self.n_touched = window.touch_with(
+                    state.acc, state.n_acc, state.rows, np.uint64(record.party), since, offset,
+                    self.touched, self.number, self.n_touched,
+                )  # fmt: skip
+        elif isinstance(record, ConfigRecord):
+            if _enter_config(state, record):
+                self._everything_since(record.effective_at, offset)
+        elif isinstance(record, Baselines):
+            if state.baselines.add(record.effective_at, record.record_id, record):
+                self._everything_since(record.effective_at, offset)
+        elif isinstance(record, Rates):
+            if state.rates.add(record.effective_at, record.record_id, record):
+                state.control_changed = True
+        elif isinstance(record, Decision):
+            slot = state.slot(record.subject, create=True)
+            case = state.cases.setdefault(slot, Case())
+            if all(d.record_id != record.record_id for d in case.decisions):
+                case.decisions.append(record)
+                case.decisions.sort(key=lambda d: (d.effective_at, d.record_id))
+                state.acc["changed"][slot] = 1
+        elif isinstance(record, Trace | Link | Barrier):
+            pass  # defined, carried and kept in the log; nothing reads them yet
+        else:  # pragma: no cover - the decoder knows no other
+            raise TypeError(f"unknown control record {type(record).__name__}")
+
+    def _touch_account(self, slot: int, since: int) -> None:
+        state = self.state
+        state.acc["changed"][slot] = 1
+        off, n = int(state.acc["off"][slot]), int(state.acc["len"][slot])
+        at = int(window.position(state.rows, off, n, since, np.uint64(0)))
+        if at < n:
+            row = state.rows[off + at]
+            self._reserve_touched(1)
+            self.n_touched = window.touch(
+                state.acc, slot, self.number, self.touched, self.n_touched, row["time"], row["leg"]
+            )
+
+    def _everything_since(self, since: int, offset: int) -> None:
+        state = self.state
+        state.control_changed = True
+        self._reserve_touched(state.n_acc)
+        self.n_touched = window.touch_since(
+            state.acc, state.n_acc, state.rows, since, offset, self.touched, self.number, self.n_touched
+        )
+
+    # -- judging -------------------------------------------------------------------------------------------------------
+
+    def _judge(self) -> None:
+        state = self.state
+        touched = np.unique(self.touched[: self.n_touched])
+        if not len(touched):
+            return
+        judged = judging.judge(state, touched)
+        self.result.judged += judged.items
+        self.result.accounts += len(touched)
+        if judged.hits is not None:
+            self._say(Hits(cause=self._cause(), errors=judged.errors, **judged.hits))
+        self.result.errors = judged.errors
+        self._say_what_changed(touched, judged)
+        window.mark_swept(state.acc, touched)
+        self._forget_lapsed(touched)
+
+    def _say_what_changed(self, touched: np.ndarray, judged: judging.Judged) -> None:
+        """Replace the verdicts of what was judged, and say what differs from what was said."""
+        state = self.state
+        fresh: dict[int, list[Verdict]] = {}
+        for slot, verdict in judged.verdicts:
+            fresh.setdefault(slot, []).append(verdict)
+        for slot in touched.tolist():
+            case = state.cases.get(slot)
+            if case is None and slot not in fresh and state.acc["hub"][slot] == ALWAYS:
+                continue
+            if case is None:
+                case = state.cases[slot] = Case()
+            since = (int(state.acc["dirty_time"][slot]), int(state.acc["dirty_leg"][slot]))
+            kept = [v for v in case.verdicts if (v.time, v.leg) < since and v.time < state.acc["hub"][slot]]
+            new = fresh.get(slot, [])
+            self._revise(
+                slot, case, case.verdicts[len(kept) :] if len(kept) < len(case.verdicts) else [], kept, new
+            )
+
+    def _revise(
+        self, slot: int, case: Case, dropped: list[Verdict], kept: list[Verdict], new: list[Verdict]
+    ) -> None:
+        state = self.state
+        length = state.settings.bucket
+        case.verdicts = sorted(kept + new, key=lambda v: (v.time, v.leg))
+        buckets = {v.time // length for v in dropped} | {v.time // length for v in new}
+        hub = int(state.acc["hub"][slot])
+        if hub != ALWAYS:
+            buckets |= {hub // length} | {s.bucket for s in case.said if s.typology == TOO_DENSE}
+        if not buckets:
+            return
+        buckets |= {b + 1 for b in buckets}  # they name the one before them
+        best = _best_by_bucket(case.verdicts, length)
+        if hub != ALWAYS:
+            best[(TOO_DENSE, hub // length)] = Verdict(hub, 0, int(Action.MONITOR), TOO_DENSE)
+        said = {(s.typology, s.bucket): s for s in case.said}
+        for key in sorted(set(best) | set(said), key=lambda k: (k[1], k[0])):
+            if key[1] in buckets:
+                self._settle(slot, case, key, best, said)
+        case.said = sorted(said.values(), key=lambda s: (s.bucket, s.typology))
+        state.acc["hold"][slot] = state.hold_from(slot)
+        state.acc["changed"][slot] = 1
+        if not case.verdicts and not case.said and not case.decisions:
+            del state.cases[slot]
+
+    def _settle(
+        self,
+        slot: int,
+        case: Case,
+        key: tuple[str, int],
+        best: dict[tuple[str, int], Verdict],
+        said: dict[tuple[str, int], Said],
+    ) -> None:
+        """Say a recommendation again if its body changed; withdraw it if nothing stands for it."""
+        state = self.state
+        typology, bucket = key
+        subject = int(state.acc["subject"][slot])
+        bank = state.banks[int(state.acc["bank"][slot])]
+        verdict = best.get(key)
+        before = said.get(key)
+        if verdict is None:
+            if before is not None:
+                del said[key]
+                self._say(
+                    Withdrawal(
+                        cause=self._cause(),
+                        subject=subject,
+                        bank=bank,
+                        mode=Mode(before.mode),
+                        recommendation_id=before.recommendation_id,
+                        action=ACTION_NAMES[before.action],
+                    )
+                )
+            return
+        earlier = (typology, bucket - 1)
+        continues = bodies.recommendation_id(subject, typology, bucket - 1) if earlier in best else ""
+        recommendation_id = bodies.recommendation_id(subject, typology, bucket)
+        if typology == TOO_DENSE:
+            body = judging.too_dense(state, slot, recommendation_id, continues, bank)
+        else:
+            body = judging.explain(state, slot, verdict, recommendation_id, continues, bank)
+        digest = bodies.body_digest(body)
+        mode = state.configs.at(verdict.time).config.for_entity(bank).mode
+        if before is not None and before.digest == digest and before.mode == mode:
+            return
+        said[key] = Said(recommendation_id, typology, bucket, verdict.action, digest, mode)
+        self._say(Recommendation(cause=self._cause(), subject=subject, bank=bank, mode=mode, body=body))
+
+    def _forget_lapsed(self, touched: np.ndarray) -> None:
+        """Recommendations that nothing can change any more need not be held."""
+        state = self.state
+        length = state.settings.bucket
+        for slot in touched.tolist():
+            case = state.cases.get(slot)
+            if case is None:
+                continue
+            done = int(state.acc["swept"][slot]) - state.settings.open_for - state.settings.closing - length
+            said = [s for s in case.said if s.typology == TOO_DENSE or (s.bucket + 1) * length > done]
+            verdicts = [v for v in case.verdicts if (v.time // length + 1) * length > done]
+            if len(said) == len(case.said) and len(verdicts) == len(case.verdicts):
+                continue
+            case.said, case.verdicts = said, verdicts
+            state.acc["hold"][slot] = state.hold_from(slot)
+            if not verdicts and not said and not case.decisions:
+                del state.cases[slot]
+
+    # -- saying --------------------------------------------------------------------------------------------------------
+
+    def _cause(self) -> Cause:
+        return Cause(self.offset, len(self.result.outputs))
+
+    def _say(self, output: Output) -> None:
+        self.result.outputs.append(output)
+
+
+def _best_by_bucket(verdicts: Iterable[Verdict], length: int) -> dict[tuple[str, int], Verdict]:
+    """The verdict with the highest action of each (typology, bucket), ties to the earliest.
+
+    The fallback typology gives way to a named one of the same bucket that is at least as high.
+    """
+    best: dict[tuple[str, int], Verdict] = {}
+    for verdict in verdicts:
+        key = (verdict.typology, verdict.time // length)
+        if key not in best or verdict.action > best[key].action:
+            best[key] = verdict
+    highest: dict[int, int] = {}
+    for (typology, bucket), verdict in best.items():
+        if typology != judging.FALLBACK:
+            highest[bucket] = max(highest.get(bucket, 0), verdict.action)
+    return {
+        key: verdict
+        for key, verdict in best.items()
+        if key[0] != judging.FALLBACK or verdict.action > highest.get(key[1], -1)
+    }
+
+
+def pack_words(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two packed words of `ROW` for `LEG` rows (n,)."""
+    u8 = np.uint64
+    code = rows["currency"].view("u1").reshape(len(rows), 3) if rows["currency"].flags.c_contiguous else None
+    if code is None:
+        code = np.ascontiguousarray(rows["currency"]).view("u1").reshape(len(rows), 3)
+    letters = np.clip(code.astype(np.int64) - 64, 0, 31).astype(u8)
+    currency = letters[:, 0] << u8(10) | letters[:, 1] << u8(5) | letters[:, 2]
+    a = (
+        rows["amount_u"].astype(u8) << u8(24)
+        | (rows["party_class"].astype(u8) & u8(0xF))
+        | (rows["class_source"].astype(u8) & u8(7)) << u8(4)
+        | (rows["channel"].astype(u8) & u8(0xF)) << u8(7)
+        | (rows["purpose"].astype(u8) & u8(0xF)) << u8(11)
+        | (rows["precision"].astype(u8) & u8(3)) << u8(15)
+        | (rows["learn"].astype(u8) & u8(1)) << u8(17)
+    )
+    b = rows["amount"].astype(u8) << u8(24) | currency | rows["lexicon"].astype(u8) << u8(15)
+    return a, b
+
+
+__all__ = [
+    "NEVER",
+    "Cause",
+    "Hits",
+    "Listed",
+    "Output",
+    "Recommendation",
+    "StepResult",
+    "Withdrawal",
+    "in_force",
+    "load_control",
+    "new_state",
+    "pack_words",
+    "step",
+]

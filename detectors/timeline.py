@@ -1,0 +1,145 @@
+"""Dated control records: what was in force at a time, whatever order the records came in.
+
+Every collection here is a function of the set of its records: inserting them in another order gives the same answers.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from typing import Generic, TypeVar
+
+import msgspec
+import numpy as np
+
+from detectors.model import Flag, FlagState
+from detectors.window import ALWAYS, NEVER
+
+T = TypeVar("T")
+
+
+class Dated(Generic[T]):
+    """Values by `(effective_at, record_id)`; the latest one at or before a time is in force."""
+
+    def __init__(self, first: T) -> None:
+        self._keys: list[tuple[int, str]] = [(NEVER, "")]
+        self._values: list[T] = [first]
+
+    def add(self, effective_at: int, record_id: str, value: T) -> bool:
+        """Insert a value; False when that record is known."""
+        key = (effective_at, record_id)
+        i = bisect_right(self._keys, key)
+        if self._keys[i - 1] == key:
+            return False
+        self._keys.insert(i, key)
+        self._values.insert(i, value)
+        return True
+
+    def at(self, time: int) -> T:
+        """The value in force at a time."""
+        return self._values[self.index(time)]
+
+    def index(self, time: int) -> int:
+        """Number of the value in force at a time, in order of effect."""
+        i = bisect_right(self._keys, (time, "\U0010ffff"))
+        return i - 1
+
+    def indices(self, times: np.ndarray) -> np.ndarray:
+        """`index` of each time."""
+        starts = np.array([k[0] for k in self._keys], np.int64)
+        return np.searchsorted(starts, times, side="right") - 1
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def items(self) -> list[tuple[tuple[int, str], T]]:
+        """All but the first value, with their keys, in order of effect."""
+        return list(zip(self._keys[1:], self._values[1:], strict=True))
+
+    def __getitem__(self, i: int) -> T:
+        return self._values[i]
+
+
+class FlagInterval(msgspec.Struct, frozen=True):
+    """A stretch of time in which a flag counts: `from <= t < until`."""
+
+    start: int
+    until: int
+    flag_id: str
+
+
+class FlagRegistry:
+    """The flags of a partition, and the intervals in which each counts (docs/state.md, "A flag counts at e").
+
+    A confirmed flag counts until its expiry. A withdrawal, dispute or expiry record dated w ends it, and takes it back for everything
+    after w - O: what was still open at w is judged as if the flag had never been set.
+    """
+
+    def __init__(self, open_for: int) -> None:
+        self._open_for = open_for
+        self._states: dict[str, list[Flag]] = {}
+        self._intervals: dict[int, list[FlagInterval]] = {}
+        self._stale = True
+
+    def add(self, flag: Flag) -> int | None:
+        """Enter one state of a flag. Returns the earliest time whose answer may change, None = nothing changes."""
+        states = self._states.setdefault(flag.flag_id, [])
+        if any(s.record_id == flag.record_id and s.effective_at == flag.effective_at for s in states):
+            return None
+        before = self._of(states)
+        insort(states, flag, key=lambda s: (s.effective_at, s.record_id))
+        after = self._of(states)
+        if before == after:
+            return None
+        self._stale = True
+        edges = [i.start for i in before if i not in after] + [i.start for i in after if i not in before]
+        return min(edges)
+
+    def _of(self, states: list[Flag]) -> list[FlagInterval]:
+        intervals: list[FlagInterval] = []
+        confirmed: Flag | None = None
+        for s in states:
+            if s.state is FlagState.CONFIRMED:
+                if confirmed is None:
+                    confirmed = s
+            elif s.state is not FlagState.PROPOSED and confirmed is not None:
+                until = min(_expiry(confirmed), s.effective_at - self._open_for)
+                if until > confirmed.effective_at:
+                    intervals.append(FlagInterval(confirmed.effective_at, until, s.flag_id))
+                confirmed = None
+        if confirmed is not None and _expiry(confirmed) > confirmed.effective_at:
+            intervals.append(FlagInterval(confirmed.effective_at, _expiry(confirmed), confirmed.flag_id))
+        return intervals
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(party u8, start i8, until i8) of every interval, sorted by party: what the kernel looks counterparties up in."""
+        if self._stale:
+            self._intervals = {}
+            for flag_id in sorted(self._states):
+                states = self._states[flag_id]
+                for interval in self._of(states):
+                    self._intervals.setdefault(states[0].party, []).append(interval)
+            rows = sorted(
+                (party, i.start, i.until) for party, intervals in self._intervals.items() for i in intervals
+            )
+            self._party = np.array([r[0] for r in rows], np.uint64)
+            self._start = np.array([r[1] for r in rows], np.int64)
+            self._until = np.array([r[2] for r in rows], np.int64)
+            self._stale = False
+        return self._party, self._start, self._until
+
+    def counting(self, time: int) -> dict[int, tuple[str, ...]]:
+        """Flag ids that count at a time, by counterparty."""
+        self.arrays()
+        found = {
+            party: tuple(sorted(i.flag_id for i in intervals if i.start <= time < i.until))
+            for party, intervals in self._intervals.items()
+        }
+        return {party: ids for party, ids in found.items() if ids}
+
+    def records(self) -> list[Flag]:
+        """Every state of every flag."""
+        return [s for flag_id in sorted(self._states) for s in self._states[flag_id]]
+
+
+def _expiry(flag: Flag) -> int:
+    return ALWAYS if flag.expires is None else flag.expires

@@ -1,0 +1,852 @@
+"""The rows of the accounts of one partition, and the compiled operations that keep them in canonical order.
+
+Layout: one record a leg (`ROW`, 40 B), one a counterparty (`PARTY`, 24 B), one an account (`ACCOUNT`). Rows and counterparties live in
+arenas; an account owns a contiguous, sorted stretch of each, so a window is always one slice and `lo, hi` are two integers.
+
+Every function here is a deterministic function of its arrays. Closing is lazy: when it happens changes no value
+(docs/state.md, "Rows, visibility, closing").
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from detectors.model import DAY
+
+NEVER = -(2**62)
+"""A time before all times."""
+ALWAYS = 2**62
+"""A time after all times."""
+
+ROW = np.dtype(
+    [
+        ("time", "<i8"),
+        ("leg", "<u8"),
+        ("party", "<u8"),
+        ("a", "<u8"),  # amount_u << 24 | static and derived bits (below)
+        ("b", "<u8"),  # amount << 24 | currency (15) | lexicon (8) << 15
+    ]
+)
+"""One held leg: 40 bytes."""
+
+PARTY = np.dtype(
+    [
+        ("party", "<u8"),
+        ("in_first", "<u2"),
+        ("in_last", "<u2"),
+        ("in_n", "<u2"),
+        ("out_first", "<u2"),
+        ("out_last", "<u2"),
+        ("out_n", "<u2"),
+        ("spare", "<u4"),
+    ]
+)
+"""What is known of one counterparty from closed legs: 24 bytes. Days since 1970-01-01; counts stop at 65,535."""
+
+MONTHS = 6
+ACCOUNT = np.dtype(
+    [
+        ("subject", "<u8"),
+        ("off", "<i8"),
+        ("poff", "<i8"),
+        ("len", "<i4"),
+        ("cap", "<i4"),
+        ("plen", "<i4"),
+        ("pcap", "<i4"),
+        ("closed", "<i4"),  # rows [0, closed) are at or before `boundary`
+        ("fact", "<i4"),  # newest row of the fact table, -1 = none
+        ("clock", "<i8"),  # greatest event time inserted
+        ("swept", "<i8"),  # greatest event time judged
+        ("boundary", "<i8"),
+        ("hold", "<i8"),  # start of the bucket of the oldest open recommendation, ALWAYS = none
+        ("applied", "<i8"),  # offset of the last frame applied
+        ("first", "<i8"),  # time of the account's first leg
+        ("gone_debit", "<i8"),  # last customer-initiated debit among rows no longer held
+        ("hub", "<i8"),  # hub from this time on, ALWAYS = no hub
+        ("dirty_time", "<i8"),  # earliest insertion of this step
+        ("dirty_leg", "<u8"),
+        ("mark", "<i8"),  # step that touched it last (not packed)
+        ("seen", "<i8"),  # step that brought it a record last (not packed)
+        ("floor", "<i8"),  # `applied` before that step (not packed)
+        ("month", "<i4"),  # 30-day bucket of totals[0]
+        ("bank", "<u2"),
+        ("changed", "u1"),
+        ("spare", "u1"),
+        ("credits", "<i8", (MONTHS,)),  # u-cents per 30-day bucket, closed legs
+        ("debits", "<i8", (MONTHS,)),
+    ]
+)
+
+FACT = np.dtype(
+    [
+        ("effective", "<i8"),
+        ("record", "<u8"),
+        ("opened", "<i8"),  # NEVER = unknown
+        ("since", "<i8"),  # NEVER = unknown
+        ("income", "<i8"),  # -1 = unknown
+        ("hoff", "<i8"),  # declared household: stretch of the household array
+        ("hlen", "<i4"),
+        ("prev", "<i4"),  # the fact before it, -1 = none
+        ("kind", "u1"),
+        ("status", "u1"),
+        ("minor", "u1"),
+        ("spare", "u1"),
+        ("spare2", "<u4"),
+    ]
+)
+"""One dated fact of an account; an account's facts are a chain, newest first."""
+
+# Bits of ROW.a: static ones come with the leg, derived ones are a function of the canonical prefix that ends at the leg.
+CLASS_MASK = np.uint64(0xF)
+SOURCE_SHIFT = np.uint64(4)  # 3 bits
+CHANNEL_SHIFT = np.uint64(7)  # 4 bits
+PURPOSE_SHIFT = np.uint64(11)  # 4 bits
+PRECISION_SHIFT = np.uint64(15)  # 2 bits
+LEARN_BIT = np.uint64(1 << 17)
+STATIC_MASK = np.uint64((1 << 18) - 1)
+VOID_BIT = np.uint64(1 << 18)
+FIRST_BIT = np.uint64(1 << 19)
+REGULAR_BIT = np.uint64(1 << 20)
+IGNORED_BIT = np.uint64(1 << 21)
+DERIVED_MASK = np.uint64((1 << 19) | (1 << 20) | (1 << 21))
+AMOUNT_SHIFT = np.uint64(24)
+LOW24 = np.uint64((1 << 24) - 1)
+ONE = np.uint64(1)
+
+# What became of a leg of a frame.
+JUDGED = 0
+DUPLICATE = 1
+CONFLICT = 2
+LATE = 3
+HUB = 4
+SKIPPED = 5  # applied before the crash (its counts travel with the account's blob)
+REDELIVERED = 6  # source coordinate at or below the head's
+OUTCOMES = ("judged", "duplicate", "conflict", "late", "hub", "skipped", "redelivered")
+
+# Why `insert` stopped early.
+DONE = 0
+NEED_ROWS = 1
+NEED_PARTIES = 2
+NEED_ACCOUNTS = 3
+
+CLASS_OWN = 11
+CLASS_BANK = 12
+CLASS_SENSITIVE = 14
+CHANNEL_FEE = 9
+FORGET_DAYS = 400
+"""A relationship silent for longer starts anew, so a counterparty may be forgotten after it."""
+MONTH_DAYS = 30
+NOT_BOOKED = 1
+
+
+class FoldParams(NamedTuple):
+    """The lengths of the fold, µs and counts, for the compiled functions."""
+
+    lateness: int
+    closing: int  # S
+    hold: int  # W
+    keep: int  # K
+    first_gap_days: int
+    regular_payments: int
+    regular_spread_days: int
+    hub_bucket_legs: int
+    since: int  # default of observed_since, NEVER = unknown
+
+
+@njit(cache=True)
+def mix(x):
+    """SplitMix64 finaliser, for the open-addressing tables."""
+    z = np.uint64(x) + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@njit(cache=True)
+def find(acc, table, subject):
+    """Slot of a subject, or -1. `table` (power of two, int32, -1 = empty) holds slots."""
+    mask = np.uint64(table.shape[0] - 1)
+    h = mix(subject) & mask
+    while True:
+        slot = table[np.int64(h)]
+        if slot < 0:
+            return -1
+        if acc[slot].subject == subject:
+            return slot
+        h = (h + ONE) & mask
+
+
+@njit(cache=True)
+def slots_of(acc, table, subject):
+    """Slot of each subject (n,), -1 = unknown."""
+    slots = np.empty(subject.shape[0], np.int64)
+    for r in range(subject.shape[0]):
+        slots[r] = find(acc, table, subject[r])
+    return slots
+
+
+@njit(cache=True)
+def rebuild_table(acc, count, table):
+    """Enter slots [0, count) into an empty table."""
+    mask = np.uint64(table.shape[0] - 1)
+    for slot in range(count):
+        h = mix(acc[slot].subject) & mask
+        while table[np.int64(h)] >= 0:
+            h = (h + ONE) & mask
+        table[np.int64(h)] = slot
+
+
+@njit(cache=True)
+def new_account(acc, table, slot, subject):
+    """Make an empty account in a slot and enter it into the table."""
+    acc[slot].subject = subject
+    acc[slot].off = 0
+    acc[slot].poff = 0
+    acc[slot].len = 0
+    acc[slot].cap = 0
+    acc[slot].plen = 0
+    acc[slot].pcap = 0
+    acc[slot].closed = 0
+    acc[slot].fact = -1
+    acc[slot].clock = NEVER
+    acc[slot].swept = NEVER
+    acc[slot].boundary = NEVER
+    acc[slot].hold = ALWAYS
+    acc[slot].applied = -1
+    acc[slot].first = ALWAYS
+    acc[slot].gone_debit = NEVER
+    acc[slot].hub = ALWAYS
+    acc[slot].mark = -1
+    acc[slot].seen = -1
+    acc[slot].floor = -1
+    acc[slot].month = -1
+    acc[slot].bank = 0
+    acc[slot].changed = 0
+    mask = np.uint64(table.shape[0] - 1)
+    h = mix(subject) & mask
+    while table[np.int64(h)] >= 0:
+        h = (h + ONE) & mask
+    table[np.int64(h)] = slot
+
+
+@njit(cache=True)
+def party_index(parties, lo, n, party):
+    """Position of a counterparty in a sorted stretch, or where it would stand."""
+    hi = lo + n
+    left = lo
+    while left < hi:
+        mid = (left + hi) >> 1
+        if parties[mid].party < party:
+            left = mid + 1
+        else:
+            hi = mid
+    return left
+
+
+@njit(cache=True)
+def enter_party(acc, parties, a, party, credit, day):
+    """Add one closed leg to the account's counterparties. The stretch must have room for one more."""
+    lo = acc[a].poff
+    n = acc[a].plen
+    i = party_index(parties, lo, n, party)
+    if i == lo + n or parties[i].party != party:
+        for k in range(lo + n, i, -1):
+            parties[k] = parties[k - 1]
+        parties[i].party = party
+        parties[i].in_first = 0
+        parties[i].in_last = 0
+        parties[i].in_n = 0
+        parties[i].out_first = 0
+        parties[i].out_last = 0
+        parties[i].out_n = 0
+        parties[i].spare = 0
+        acc[a].plen = n + 1
+    if credit:
+        count = np.int64(parties[i].in_n)
+        first = np.int64(parties[i].in_first)
+        last = np.int64(parties[i].in_last)
+    else:
+        count = np.int64(parties[i].out_n)
+        first = np.int64(parties[i].out_first)
+        last = np.int64(parties[i].out_last)
+    if count == 0 or day - last > FORGET_DAYS:
+        count, first, last = 1, day, day
+    else:
+        if count < 65535:
+            count += 1
+        first = min(first, day)
+        last = max(last, day)
+    if credit:
+        parties[i].in_n = count
+        parties[i].in_first = first
+        parties[i].in_last = last
+    else:
+        parties[i].out_n = count
+        parties[i].out_first = first
+        parties[i].out_last = last
+
+
+@njit(cache=True)
+def enter_totals(acc, a, credit, day, amount_u):
+    """Add one closed leg to the 30-day totals (the newest MONTHS buckets are kept)."""
+    month = day // MONTH_DAYS
+    if acc[a].month < 0:
+        acc[a].month = month - MONTHS + 1
+    shift = month - (acc[a].month + MONTHS - 1)
+    if shift > 0:
+        for k in range(MONTHS):
+            if k + shift < MONTHS:
+                acc[a].credits[k] = acc[a].credits[k + shift]
+                acc[a].debits[k] = acc[a].debits[k + shift]
+            else:
+                acc[a].credits[k] = 0
+                acc[a].debits[k] = 0
+        acc[a].month += shift
+    k = month - acc[a].month
+    if k >= 0:
+        if credit:
+            acc[a].credits[k] += amount_u
+        else:
+            acc[a].debits[k] += amount_u
+
+
+@njit(cache=True)
+def forget_parties(acc, parties, a, day):
+    """Drop counterparties that have been silent for longer than FORGET_DAYS before `day`: they count as never seen."""
+    lo = acc[a].poff
+    w = lo
+    for i in range(lo, lo + acc[a].plen):
+        last = max(np.int64(parties[i].in_last), np.int64(parties[i].out_last))
+        if day - last <= FORGET_DAYS:
+            if w != i:
+                parties[w] = parties[i]
+            w += 1
+    acc[a].plen = w - lo
+
+
+@njit(cache=True)
+def reserve_parties(acc, parties, ptop, a, extra, day):
+    """Make room for `extra` counterparties. Returns the new top of the arena, or -1 when the arena is full."""
+    if acc[a].plen + extra <= acc[a].pcap:
+        return ptop
+    if acc[a].plen > 0:
+        forget_parties(acc, parties, a, day)
+        if acc[a].plen + extra <= acc[a].pcap:
+            return ptop
+    need = acc[a].plen + extra
+    cap = max(need, need + need // 4) + 1
+    if ptop + cap > parties.shape[0]:
+        return -1
+    for i in range(acc[a].plen):
+        parties[ptop + i] = parties[acc[a].poff + i]
+    acc[a].poff = ptop
+    acc[a].pcap = cap
+    return ptop + cap
+
+
+@njit(cache=True)
+def close(acc, rows, parties, ptop, a, p):
+    """Move the account's boundary, enter closed rows into its base, drop rows nobody can see any more.
+
+    Only what was judged counts for the boundary, so that a step may insert first and judge afterwards. Returns the new top of
+    the counterparty arena, or -1 when that arena is full (nothing is changed then).
+    """
+    if acc[a].swept == NEVER:
+        return ptop
+    b = min(acc[a].swept - p.closing, acc[a].hold - 1)
+    if b <= acc[a].boundary:
+        return ptop
+    off = acc[a].off
+    n = acc[a].len
+    end = acc[a].closed
+    while end < n and rows[off + end].time <= b:
+        end += 1
+    fresh = end - acc[a].closed
+    if fresh > 0:
+        top = reserve_parties(acc, parties, ptop, a, fresh, b // DAY)
+        if top < 0:
+            return -1
+        ptop = top
+        for i in range(off + acc[a].closed, off + end):
+            if rows[i].a & (VOID_BIT | IGNORED_BIT):
+                continue
+            credit = (rows[i].leg & ONE) == ONE
+            day = rows[i].time // DAY
+            if rows[i].party != 0:
+                enter_party(acc, parties, a, rows[i].party, credit, day)
+            enter_totals(acc, a, credit, day, np.int64(rows[i].a >> AMOUNT_SHIFT))
+        acc[a].closed = end
+    acc[a].boundary = b
+    old = 0  # rows at or before b - W
+    while old < end and rows[off + old].time <= b - p.hold:
+        old += 1
+    aged = old  # rows at or before b - S
+    while aged < end and rows[off + aged].time <= b - p.closing:
+        aged += 1
+    drop = max(old, aged - p.keep)
+    if drop > 0:
+        for i in range(off, off + drop):
+            if rows[i].leg & ONE or rows[i].a & (VOID_BIT | IGNORED_BIT):
+                continue
+            channel = np.int64((rows[i].a >> CHANNEL_SHIFT) & np.uint64(0xF))
+            if channel != CHANNEL_FEE and np.int64(rows[i].a & CLASS_MASK) != CLASS_BANK:
+                acc[a].gone_debit = max(acc[a].gone_debit, rows[i].time)
+        for i in range(off, off + n - drop):
+            rows[i] = rows[i + drop]
+        acc[a].len = n - drop
+        acc[a].closed = end - drop
+    return ptop
+
+
+@njit(cache=True)
+def reserve_row(acc, rows, top, a):
+    """Make room for one more row. Returns the new top of the arena, or -1 when the arena is full."""
+    if acc[a].len < acc[a].cap:
+        return top
+    cap = max(acc[a].len + acc[a].len // 4, acc[a].len + 4)
+    if top + cap > rows.shape[0]:
+        return -1
+    for i in range(acc[a].len):
+        rows[top + i] = rows[acc[a].off + i]
+    acc[a].off = top
+    acc[a].cap = cap
+    return top + cap
+
+
+@njit(cache=True)
+def position(rows, off, n, time, leg):
+    """First position in a sorted stretch at or after the canonical key (time, leg)."""
+    lo = 0
+    hi = n
+    while lo < hi:
+        mid = (lo + hi) >> 1
+        t = rows[off + mid].time
+        if t < time or (t == time and rows[off + mid].leg < leg):
+            lo = mid + 1
+        else:
+            hi = mid
+    return lo
+
+
+@njit(cache=True)
+def touch(acc, a, step, touched, n_touched, time, leg):
+    """Note that an account must be judged again from the canonical key (time, leg) on."""
+    if acc[a].mark != step:
+        acc[a].mark = step
+        acc[a].dirty_time = time
+        acc[a].dirty_leg = leg
+        touched[n_touched] = a
+        n_touched += 1
+    elif time < acc[a].dirty_time or (time == acc[a].dirty_time and leg < acc[a].dirty_leg):
+        acc[a].dirty_time = time
+        acc[a].dirty_leg = leg
+    acc[a].changed = 1
+    return n_touched
+
+
+@njit(cache=True)
+def put_row(acc, rows, a, time, leg, party, wa, wb):
+    """Insert one row in its place. There must be room."""
+    off = acc[a].off
+    n = acc[a].len
+    i = n
+    while i > 0 and (
+        rows[off + i - 1].time > time or (rows[off + i - 1].time == time and rows[off + i - 1].leg > leg)
+    ):
+        rows[off + i] = rows[off + i - 1]
+        i -= 1
+    rows[off + i].time = time
+    rows[off + i].leg = leg
+    rows[off + i].party = party
+    rows[off + i].a = wa
+    rows[off + i].b = wb
+    acc[a].len = n + 1
+
+
+@njit(cache=True)
+def take_row(acc, rows, a, i):
+    """Remove the row at position i."""
+    off = acc[a].off
+    for k in range(off + i, off + acc[a].len - 1):
+        rows[k] = rows[k + 1]
+    acc[a].len -= 1
+    if i < acc[a].closed:
+        acc[a].closed -= 1
+
+
+@njit(cache=True)
+def smaller(time, party, wa, wb, row):
+    """Whether a content orders before that of a row: (time, amount, amount_u, party, static bits). 1, 0 or -1."""
+    if time != row.time:
+        return 1 if time < row.time else -1
+    x, y = wb >> AMOUNT_SHIFT, row.b >> AMOUNT_SHIFT
+    if x != y:
+        return 1 if x < y else -1
+    x, y = wa >> AMOUNT_SHIFT, row.a >> AMOUNT_SHIFT
+    if x != y:
+        return 1 if x < y else -1
+    if party != row.party:
+        return 1 if party < row.party else -1
+    x, y = wa & STATIC_MASK, row.a & STATIC_MASK
+    if x != y:
+        return 1 if x < y else -1
+    x, y = wb & LOW24, row.b & LOW24
+    if x != y:
+        return 1 if x < y else -1
+    return 0
+
+
+@njit(cache=True)
+def cut_hub(acc, rows, a, since):
+    """The account is a hub from `since` on: rows from there are no longer held."""
+    if since >= acc[a].hub:
+        return
+    acc[a].hub = since
+    n = acc[a].len
+    off = acc[a].off
+    while n > 0 and rows[off + n - 1].time >= since:
+        n -= 1
+    acc[a].len = n
+    acc[a].closed = min(acc[a].closed, n)
+
+
+@njit(cache=True)
+def insert(
+    acc, n_acc, table, rows, top, parties, ptop, subject, leg, party, time, wa, wb, bank, status, offset, skip,
+    start, step, touched, n_touched, outcome, loser, p,
+):  # fmt: skip
+    """Insert the legs [start, n) of a batch. Returns (why, next leg, n_acc, top, ptop, n_touched).
+
+    Stops early with NEED_* when an array is full; the caller makes room and calls again from the returned leg. `outcome` (n,) takes what
+    became of each leg, `loser` (n,) ROW the content that lost a conflict. `skip` (n,) marks redelivered source coordinates.
+    """
+    n = subject.shape[0]
+    for r in range(start, n):
+        if skip[r]:
+            outcome[r] = REDELIVERED
+            continue
+        a = find(acc, table, subject[r])
+        if a < 0:
+            if n_acc == acc.shape[0]:
+                return NEED_ACCOUNTS, r, n_acc, top, ptop, n_touched
+            a = n_acc
+            new_account(acc, table, a, subject[r])
+            n_acc += 1
+        if (
+            acc[a].seen != step
+        ):  # records of one frame share its offset: compare with what was applied before this step
+            acc[a].seen = step
+            acc[a].floor = acc[a].applied
+        if offset[r] <= acc[a].floor:
+            outcome[r] = SKIPPED
+            continue
+        acc[a].applied = max(acc[a].applied, offset[r])
+        acc[a].changed = 1
+        if bank[r] != 0:
+            acc[a].bank = bank[r]
+        t = time[r]
+        if t >= acc[a].hub:
+            outcome[r] = HUB
+            acc[a].clock = max(acc[a].clock, t)
+            continue
+        if acc[a].len == acc[a].cap:
+            new_top = close(acc, rows, parties, ptop, a, p)
+            if new_top < 0:
+                return NEED_PARTIES, r, n_acc, top, ptop, n_touched
+            ptop = new_top
+            if acc[a].len + acc[a].len // 8 >= acc[a].cap:
+                new_top = reserve_row(acc, rows, top, a)
+                if new_top < 0:
+                    return NEED_ROWS, r, n_acc, top, ptop, n_touched
+                top = new_top
+        off = acc[a].off
+        held = -1
+        for i in range(acc[a].len):
+            if rows[off + i].leg == leg[r]:
+                held = i
+                break
+        word = wa[r]
+        if held >= 0:
+            row = rows[off + held]
+            was_void = (row.a & VOID_BIT) != 0
+            if status[r] >= NOT_BOOKED:
+                if was_void:
+                    outcome[r] = DUPLICATE
+                    continue
+                n_touched = touch(acc, a, step, touched, n_touched, row.time, row.leg)
+                rows[off + held].a = row.a | VOID_BIT
+                outcome[r] = JUDGED if held >= acc[a].closed else LATE
+                continue
+            if (
+                was_void and (row.b >> AMOUNT_SHIFT) == 0
+            ):  # the reversal came first: keep its mark, take the content
+                take_row(acc, rows, a, held)
+                word = word | VOID_BIT
+            else:
+                order = smaller(t, party[r], word, wb[r], row)
+                if order == 0:
+                    outcome[r] = DUPLICATE
+                    continue
+                outcome[r] = CONFLICT
+                if order < 0:
+                    loser[r].time = t
+                    loser[r].leg = leg[r]
+                    loser[r].party = party[r]
+                    loser[r].a = word
+                    loser[r].b = wb[r]
+                    continue
+                loser[r] = row
+                n_touched = touch(acc, a, step, touched, n_touched, row.time, row.leg)
+                if was_void:
+                    word = word | VOID_BIT
+                take_row(acc, rows, a, held)
+                if t > acc[a].boundary:
+                    put_row(acc, rows, a, t, leg[r], party[r], word, wb[r])
+                    n_touched = touch(acc, a, step, touched, n_touched, t, leg[r])
+                continue
+        acc[a].first = min(acc[a].first, t)
+        if t <= acc[a].boundary:
+            outcome[r] = LATE
+            if not (word & VOID_BIT):
+                new_top = reserve_parties(acc, parties, ptop, a, 1, acc[a].boundary // DAY)
+                if new_top < 0:
+                    return NEED_PARTIES, r, n_acc, top, ptop, n_touched
+                ptop = new_top
+                credit = (leg[r] & ONE) == ONE
+                if party[r] != 0:
+                    enter_party(acc, parties, a, party[r], credit, t // DAY)
+                enter_totals(acc, a, credit, t // DAY, np.int64(wa[r] >> AMOUNT_SHIFT))
+            continue
+        word_b = wb[r]
+        if status[r] >= NOT_BOOKED:  # a reversal before its leg: a mark without content
+            word = (word & LOW24) | VOID_BIT
+            word_b = word_b & LOW24
+        put_row(acc, rows, a, t, leg[r], party[r], word, word_b)
+        acc[a].clock = max(acc[a].clock, t)
+        n_touched = touch(acc, a, step, touched, n_touched, t, leg[r])
+        outcome[r] = JUDGED
+        bucket = t // p.lateness
+        if acc[a].len >= p.hub_bucket_legs:
+            i = position(rows, off, acc[a].len, bucket * p.lateness, np.uint64(0))
+            j = i
+            while j < acc[a].len and rows[off + j].time < (bucket + 1) * p.lateness:
+                j += 1
+            if j - i >= p.hub_bucket_legs:
+                cut_hub(acc, rows, a, bucket * p.lateness)
+    return DONE, n, n_acc, top, ptop, n_touched
+
+
+@njit(cache=True)
+def fact_at(acc, facts, a, time):
+    """Row of the fact table in force at `time`, or -1."""
+    f = acc[a].fact
+    while f >= 0 and facts[f].effective > time:
+        f = facts[f].prev
+    return f
+
+
+@njit(cache=True)
+def derive(acc, rows, parties, facts, household, slots, starts, p):
+    """Set the derived bits (ignored, first-time, regular) of the rows [start, len) of each account.
+
+    Each bit is a function of the canonical prefix that ends at the row: the base (rows at or before the boundary) and the open
+    rows before it. Closed rows keep theirs.
+    """
+    for s in range(slots.shape[0]):
+        a = slots[s]
+        off = acc[a].off
+        n = acc[a].len
+        lo = acc[a].closed
+        for j in range(max(starts[s], lo), n):
+            word = rows[off + j].a & ~DERIVED_MASK
+            cls = np.int64(word & CLASS_MASK)
+            party = rows[off + j].party
+            t = rows[off + j].time
+            ignored = cls == CLASS_OWN or cls == CLASS_SENSITIVE
+            f = fact_at(acc, facts, a, t)
+            if f >= 0 and not ignored:
+                for k in range(facts[f].hoff, facts[f].hoff + facts[f].hlen):
+                    if household[k] == party:
+                        ignored = True
+                        break
+            if ignored:
+                rows[off + j].a = word | IGNORED_BIT
+                continue
+            if party == 0:
+                rows[off + j].a = word | FIRST_BIT
+                continue
+            side = rows[off + j].leg & ONE
+            count = 0
+            first = 0
+            last = 0
+            i = party_index(parties, acc[a].poff, acc[a].plen, party)
+            if i < acc[a].poff + acc[a].plen and parties[i].party == party:
+                if side:
+                    count = np.int64(parties[i].in_n)
+                    first = np.int64(parties[i].in_first)
+                    last = np.int64(parties[i].in_last)
+                else:
+                    count = np.int64(parties[i].out_n)
+                    first = np.int64(parties[i].out_first)
+                    last = np.int64(parties[i].out_last)
+            for k in range(off + lo, off + j):
+                if (
+                    rows[k].party == party
+                    and (rows[k].leg & ONE) == side
+                    and not (rows[k].a & (VOID_BIT | IGNORED_BIT))
+                ):
+                    day = rows[k].time // DAY
+                    if count == 0 or day - last > FORGET_DAYS:
+                        count, first, last = 1, day, day
+                    else:
+                        count += 1
+                        last = day
+            day = t // DAY
+            if count == 0 or day - last > FORGET_DAYS:
+                word |= FIRST_BIT
+            else:
+                if day - last >= p.first_gap_days:
+                    word |= FIRST_BIT
+                if count >= p.regular_payments and last - first >= p.regular_spread_days:
+                    word |= REGULAR_BIT
+            rows[off + j].a = word
+
+
+@njit(cache=True)
+def dirty_positions(acc, rows, touched, starts):
+    """First position to judge again of each touched account; returns how many rows that are in all."""
+    total = 0
+    for s in range(touched.shape[0]):
+        a = touched[s]
+        i = position(rows, acc[a].off, acc[a].len, acc[a].dirty_time, acc[a].dirty_leg)
+        i = max(i, acc[a].closed)
+        starts[s] = i
+        total += acc[a].len - i
+    return total
+
+
+@njit(cache=True)
+def items_of(acc, rows, touched, starts, slot, pos, time):
+    """The rows to judge, account by account in canonical order. Void rows are left out. Returns how many."""
+    n = 0
+    for s in range(touched.shape[0]):
+        a = touched[s]
+        for i in range(starts[s], acc[a].len):
+            row = rows[acc[a].off + i]
+            if row.a & VOID_BIT:
+                continue
+            slot[n] = a
+            pos[n] = i
+            time[n] = row.time
+            n += 1
+    return n
+
+
+@njit(cache=True)
+def mark_swept(acc, touched):
+    """After judging: what was judged may close."""
+    for s in range(touched.shape[0]):
+        acc[touched[s]].swept = acc[touched[s]].clock
+
+
+@njit(cache=True)
+def move_rows(acc, n_acc, rows, out):
+    """Copy every account's rows to the front of another arena, without gaps. Returns the new top."""
+    top = 0
+    for a in range(n_acc):
+        n = acc[a].len
+        for i in range(n):
+            out[top + i] = rows[acc[a].off + i]
+        acc[a].off = top
+        acc[a].cap = n
+        top += n
+    return top
+
+
+@njit(cache=True)
+def move_parties(acc, n_acc, parties, out):
+    """Copy every account's counterparties to the front of another arena, without gaps. Returns the new top."""
+    top = 0
+    for a in range(n_acc):
+        n = acc[a].plen
+        for i in range(n):
+            out[top + i] = parties[acc[a].poff + i]
+        acc[a].poff = top
+        acc[a].pcap = n
+        top += n
+    return top
+
+
+@njit(cache=True)
+def touch_with(acc, n_acc, rows, party, since, offset, touched, step, n_touched):
+    """Touch, from `since` on, every account that holds a row with this counterparty and has not applied `offset` yet."""
+    for a in range(n_acc):
+        if acc[a].applied >= offset:
+            continue
+        off = acc[a].off
+        for i in range(acc[a].len):
+            if rows[off + i].party == party:
+                j = position(rows, off, acc[a].len, since, np.uint64(0))
+                j = max(j, acc[a].closed)
+                if j < acc[a].len:
+                    n_touched = touch(acc, a, step, touched, n_touched, rows[off + j].time, rows[off + j].leg)
+                    acc[a].applied = offset
+                break
+    return n_touched
+
+
+@njit(cache=True)
+def touch_since(acc, n_acc, rows, since, offset, touched, step, n_touched):
+    """Touch, from `since` on, every account that holds an open row from then on and has not applied `offset` yet."""
+    for a in range(n_acc):
+        if acc[a].applied >= offset or acc[a].len == 0:
+            continue
+        j = position(rows, acc[a].off, acc[a].len, since, np.uint64(0))
+        j = max(j, acc[a].closed)
+        if j < acc[a].len:
+            row = rows[acc[a].off + j]
+            n_touched = touch(acc, a, step, touched, n_touched, row.time, row.leg)
+            acc[a].applied = offset
+    return n_touched
+
+
+@njit(cache=True)
+def kinds_of(acc, facts, slots, times, youth):
+    """Number of the account kind in force at each item; `youth` where a customer is a minor; 0 = unknown."""
+    out = np.zeros(slots.shape[0], np.int64)
+    for i in range(slots.shape[0]):
+        f = fact_at(acc, facts, slots[i], times[i])
+        if f >= 0:
+            out[i] = youth if facts[f].minor else np.int64(facts[f].kind)
+    return out
+
+
+def unpack(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns of `ROW` records (n,), as an `AccountView` and `Measures` want them."""
+    a, b = rows["a"], rows["b"]
+    code = (b & np.uint64(0x7FFF)).astype(np.int64)
+    return {
+        "time": rows["time"].astype(np.int64),
+        "leg": rows["leg"].astype(np.uint64),
+        "party": rows["party"].astype(np.uint64),
+        "amount": (b >> AMOUNT_SHIFT).astype(np.int64),
+        "amount_u": (a >> AMOUNT_SHIFT).astype(np.int64),
+        "side": (rows["leg"] & ONE).astype(np.int8),
+        "party_class": (a & CLASS_MASK).astype(np.int8),
+        "channel": ((a >> CHANNEL_SHIFT) & np.uint64(0xF)).astype(np.int8),
+        "purpose": ((a >> PURPOSE_SHIFT) & np.uint64(0xF)).astype(np.int8),
+        "precision": ((a >> PRECISION_SHIFT) & np.uint64(3)).astype(np.int8),
+        "first_time": (a & FIRST_BIT) != 0,
+        "regular": (a & REGULAR_BIT) != 0,
+        "ignored": (a & IGNORED_BIT) != 0,
+        "currency_code": code,
+    }
+
+
+def currency_name(code: int) -> str:
+    """ISO 4217 letters of a packed currency code; empty when there is none."""
+    letters = (code >> 10 & 31, code >> 5 & 31, code & 31)
+    return "".join(chr(64 + c) for c in letters) if all(letters) else ""
