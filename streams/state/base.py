@@ -33,7 +33,7 @@ Account = tuple[int, bytes]
 
 
 class StoreError(Exception):
-    """The store failed. Whether the last write was applied is unknown; sending it again is safe."""
+    """The store failed. Whether the last write was applied is unknown; sending the same write again is safe."""
 
 
 class StoreUnavailable(StoreError):
@@ -150,7 +150,8 @@ class StateStore(Protocol):
 
     Every method may raise `StoreError`. Writes are all or nothing. A write under an epoch that this object did not get from
     `claim`, or that is not the partition's latest, raises `FenceLost`. Writes of one partition are applied in the order in
-    which they were called; different partitions are independent.
+    which they were called; different partitions are independent. After a `StoreError` (or a cancelled call) the same write
+    may be sent again; any other write of that partition raises `FenceLost`, because what it would stand on is not known.
     """
 
     async def open(self) -> None:
