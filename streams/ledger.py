@@ -156,10 +156,18 @@ def peek_header(value: bytes) -> tuple[Kind, Header]:
         raise DamagedFrame(f"the header of a {kind} frame cannot be read: {problem}") from problem
 
 
-def decode(value: bytes, *, offset: int, appended: int = 0) -> Frame:
-    """A message as a frame. The rows are a read-only view of `value`."""
+def decode(value: bytes, *, offset: int, appended: int = 0, belongs: tuple[str, str] | None = None) -> Frame:
+    """A message as a frame. The rows are a read-only view of `value`.
+
+    `belongs` = (key id, generation) that the frame must have been written under.
+    """
     kind, length = _prefix(value)
     _, header = peek_header(value)
+    if belongs is not None and (header.key_id, header.generation) != belongs:
+        raise ForeignLayout(
+            f"the frame was written under key {header.key_id!r} and generation {header.generation!r}, "
+            f"this ledger is of {belongs[0]!r} and {belongs[1]!r}"
+        )
     start = _PREFIX.size + length
     dtype = _DTYPES.get(kind)
     if dtype is None:

@@ -202,6 +202,16 @@ def test_a_header_may_not_swallow_the_message() -> None:
         list(ledger.encode_rows(Kind.LEGS, np.zeros(1, LEG), sources=["x" * 500], banks=["b"], max_bytes=500))
 
 
+def test_frames_of_another_key_or_generation_are_refused() -> None:
+    (message,) = ledger.encode_rows(
+        Kind.LEGS, np.zeros(1, LEG), sources=["s"], banks=["b"], key_id="k1", generation="g1"
+    )
+    assert ledger.decode(message, offset=0, belongs=("k1", "g1")).rows.size == 1
+    for other in (("k2", "g1"), ("k1", "g2")):
+        with pytest.raises(ledger.ForeignLayout, match="this ledger is of"):
+            ledger.decode(message, offset=0, belongs=other)
+
+
 def test_the_codes_of_the_kinds_do_not_move() -> None:
     rows = np.zeros(1, LEG)
     (message,) = ledger.encode_rows(Kind.LEGS, rows, sources=["s"], banks=["b"])

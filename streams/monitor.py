@@ -1,0 +1,347 @@
+"""Reads the ledger with a consumer of its own and hands batches, through a Faust agent, to the partitions it judges.
+
+Faust's own consumer is not used for the ledger: a seek in its rebalance callback is undone, it acknowledges what a handler
+failed on, and it costs a hundred microseconds a message. The agent is fed from a bounded channel. Two things about channels
+are worth knowing, and tests hold both: a plain one is emptied whenever Faust's flow control resumes (a rebalance of *its*
+topics), and a `put` before the agent runs goes nowhere. `LedgerChannel` keeps what it holds; `Partition` notices an offset
+jump and reads again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import faust
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata
+from mode import Service
+from mode.utils.queues import ThrowableQueue
+
+from streams.board import Board, Progress
+from streams.folding import Fold
+from streams.metrics import Metrics
+from streams.partition import Partition, PartitionSettings, Phase, Record
+from streams.publish import Message, Publisher
+from streams.state.base import StateStore
+
+log = logging.getLogger(__name__)
+
+CHANNEL_SIZE = 64
+FETCH_BYTES = 4 * 1024 * 1024
+FETCH_WAIT_MS = 100
+EXCHANGE_SECONDS = 0.1
+PARK_SECONDS = 20.0
+COMMIT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaOptions:
+    """How this process speaks to the brokers."""
+
+    bootstrap: str | list[str]
+    security_protocol: str = "PLAINTEXT"
+    ssl_context: ssl.SSLContext | None = None
+    sasl_mechanism: str = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: str | None = None
+    session_timeout_ms: int = 10_000
+    request_timeout_ms: int = 20_000
+
+    def client(self) -> dict[str, Any]:
+        """Arguments that every client takes."""
+        return {
+            "bootstrap_servers": self.bootstrap,
+            "security_protocol": self.security_protocol,
+            "ssl_context": self.ssl_context,
+            "sasl_mechanism": self.sasl_mechanism,
+            "sasl_plain_username": self.sasl_username,
+            "sasl_plain_password": self.sasl_password,
+            "request_timeout_ms": self.request_timeout_ms,
+        }
+
+    def member(self, group: str, instance: str) -> dict[str, Any]:
+        """Arguments of a consumer that is a static member of a group."""
+        return {
+            **self.client(),
+            "group_id": group,
+            "group_instance_id": instance,
+            "enable_auto_commit": False,
+            "auto_offset_reset": "earliest",
+            "session_timeout_ms": self.session_timeout_ms,
+            "heartbeat_interval_ms": max(100, self.session_timeout_ms // 5),
+            "rebalance_timeout_ms": max(self.session_timeout_ms, int(PARK_SECONDS * 1000) + 5_000),
+            "max_poll_interval_ms": 86_400_000,  # progress is watched by /livez, not by leaving the group
+            "partition_assignment_strategy": (StickyPartitionAssignor,),
+        }
+
+
+def make_producer(options: KafkaOptions, *, idempotent: bool = True, compression: str | None = None) -> AIOKafkaProducer:
+    """A producer that keeps the order of each partition and never writes a message twice."""
+    return AIOKafkaProducer(
+        **options.client(),
+        enable_idempotence=idempotent,
+        acks="all",
+        compression_type=compression,
+        max_batch_size=512 * 1024,
+        max_request_size=4 * 1024 * 1024,
+        linger_ms=0,
+    )
+
+
+class Batch(NamedTuple):
+    """What the channel carries: fetched records of one ledger partition."""
+
+    partition: int
+    session: int
+    records: Sequence[Record]
+
+
+class LedgerChannel(faust.Channel[Batch]):
+    """A channel that Faust's flow control does not empty."""
+
+    _queue: ThrowableQueue | None
+
+    @property
+    def queue(self) -> ThrowableQueue:
+        if self._queue is None:
+            self._queue = ThrowableQueue(maxsize=self.maxsize or CHANNEL_SIZE)
+        return self._queue
+
+
+class Monitor(Service):
+    """The ledger consumer and its partitions."""
+
+    def __init__(
+        self,
+        *,
+        topic: str,
+        group: str,
+        member: str,
+        options: KafkaOptions,
+        fold: Fold,
+        store: StateStore,
+        publisher: Publisher,
+        progress: Progress,
+        board: Board,
+        metrics: Metrics,
+        settings: PartitionSettings,
+        channel: Callable[[], Any],
+        restore: Callable[[int, int], Any] | None = None,
+        threaded: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.partitions: dict[int, Partition] = {}
+        self._topic = topic
+        self._group = group
+        self._member = member
+        self._options = options
+        self._fold = fold
+        self._store = store
+        self._publisher = publisher
+        self._progress = progress
+        self._board = board
+        self._metrics = metrics
+        self._settings = settings
+        self._channel = channel
+        self._restore = restore
+        self._executor = ThreadPoolExecutor(1, "step") if threaded else None
+        self._consumer: AIOKafkaConsumer | None = None
+        self._producer: AIOKafkaProducer | None = None
+
+    # -- service -----------------------------------------------------------------------------------------------------------
+
+    async def on_start(self) -> None:
+        """Start the clients; the group is joined once the agent listens."""
+        self._producer = make_producer(self._options)
+        await self._producer.start()
+        self._consumer = AIOKafkaConsumer(
+            **self._options.member(self._group, self._member),
+            max_partition_fetch_bytes=FETCH_BYTES,
+            fetch_max_bytes=4 * FETCH_BYTES,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
+        )
+
+    async def on_stop(self) -> None:
+        """Flush what is applied, then leave."""
+        await self._park_all()
+        for partition in list(self.partitions.values()):
+            await partition.drop()
+        for client in (self._consumer, self._producer):
+            if client is not None:
+                try:
+                    async with asyncio.timeout(COMMIT_SECONDS):
+                        await client.stop()
+                except (KafkaError, TimeoutError) as problem:
+                    log.warning("client did not stop cleanly", extra={"problem": type(problem).__name__})
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+
+    @Service.task
+    async def _read(self) -> None:
+        """Fetch and hand on, until the service stops."""
+        consumer = self._consumer
+        assert consumer is not None
+        channel = self._channel()
+        while not channel.subscriber_count:  # a put before the agent runs goes nowhere
+            await self.sleep(0.01)
+        consumer.subscribe([self._topic], listener=_Listener(self))
+        await consumer.start()
+        while not self.should_stop:
+            try:
+                fetched = await consumer.getmany(timeout_ms=200)
+            except KafkaError as problem:
+                log.warning("ledger fetch failed", extra={"problem": type(problem).__name__})
+                await self.sleep(0.2)
+                continue
+            for tp, records in fetched.items():
+                partition = self.partitions.get(tp.partition)
+                if partition is not None:
+                    await channel.put(Batch(tp.partition, partition.session, records))
+            self._metrics.last_progress.labels("ledger").set(time.time())
+
+    @Service.task
+    async def _exchange(self) -> None:
+        """Tell other processes how far we are, and hear of them."""
+        while not self.should_stop:
+            try:
+                await self._progress.exchange(self._board)
+            except Exception as problem:  # noqa: BLE001 - without news intake only waits
+                log.warning("progress could not be exchanged", extra={"problem": type(problem).__name__})
+            self._show()
+            await self.sleep(EXCHANGE_SECONDS)
+
+    def accept(self, batch: Batch) -> None:
+        """From the agent: give a batch to its partition."""
+        partition = self.partitions.get(batch.partition)
+        if partition is not None:
+            partition.accept(batch.session, batch.records)
+
+    def _show(self) -> None:
+        consumer = self._consumer
+        if consumer is None:
+            return
+        for number, partition in self.partitions.items():
+            applied = self._progress.own_applied.get(number)
+            if partition.phase is Phase.RUNNING and applied is not None:
+                end = consumer.highwater(TopicPartition(self._topic, number))
+                if end is not None:
+                    self._metrics.ledger_lag.labels(str(number)).set(max(0, end - 1 - applied))
+
+    # -- rebalances --------------------------------------------------------------------------------------------------------
+
+    async def revoked(self) -> None:
+        """Everything stops: applied frames are written down, memory is kept for the case that it comes back."""
+        await self._park_all()
+
+    async def assigned(self, numbers: set[int]) -> None:
+        """What came back goes on; what is new is loaded; the rest is forgotten."""
+        consumer = self._consumer
+        assert consumer is not None
+        for number in numbers:
+            consumer.pause(TopicPartition(self._topic, number))
+        for number in set(self.partitions) - numbers:
+            await self.partitions.pop(number).drop()
+        for number in sorted(numbers):
+            known = self.partitions.get(number)
+            if known is not None:
+                if await known.resume():
+                    continue
+                await known.drop()
+            partition = self.partitions[number] = self._make(number)
+            partition.start()
+
+    def _make(self, number: int) -> Partition:
+        return Partition(
+            number,
+            fold=self._fold,
+            store=self._store,
+            broker=self,
+            send=self._send,
+            publisher=self._publisher,
+            progress=self._progress,
+            metrics=self._metrics,
+            settings=self._settings,
+            executor=self._executor,
+            restore=self._restore,
+        )
+
+    async def _park_all(self) -> None:
+        parts = [partition for partition in self.partitions.values() if partition.phase is not Phase.GONE]
+        if not parts:
+            return
+        tasks = {asyncio.ensure_future(partition.park()): partition for partition in parts}
+        _, late = await asyncio.wait(tasks, timeout=PARK_SECONDS)
+        for task in late:
+            task.cancel()
+            log.warning("partition could not be written down in time", extra={"partition": tasks[task].number})
+            await tasks[task].drop()
+
+    # -- what a partition asks (streams.partition.Broker) ------------------------------------------------------------------
+
+    async def seek(self, partition: int, offset: int) -> None:
+        tp = TopicPartition(self._topic, partition)
+        self._ledger().seek(tp, offset)
+        self._ledger().resume(tp)
+
+    async def start_of_log(self, partition: int) -> int:
+        tp = TopicPartition(self._topic, partition)
+        return int((await self._ledger().beginning_offsets([tp]))[tp])
+
+    async def committed(self, partition: int) -> int | None:
+        offset = await self._ledger().committed(TopicPartition(self._topic, partition))
+        return None if offset is None else int(offset)
+
+    async def commit(self, partition: int, offset: int) -> bool:
+        tp = TopicPartition(self._topic, partition)
+        try:
+            async with asyncio.timeout(COMMIT_SECONDS):
+                await self._ledger().commit({tp: OffsetAndMetadata(offset, "")})
+        except (CommitFailedError, IllegalStateError):
+            return False
+        return True
+
+    def hold(self, partition: int, held: bool) -> None:
+        tp = TopicPartition(self._topic, partition)
+        consumer = self._ledger()
+        if tp in consumer.assignment():
+            (consumer.pause if held else consumer.resume)(tp)
+
+    def _ledger(self) -> AIOKafkaConsumer:
+        if self._consumer is None:
+            raise RuntimeError("the ledger consumer is not started")
+        return self._consumer
+
+    async def _send(self, message: Message) -> Any:
+        assert self._producer is not None
+        return await self._producer.send(
+            message.topic, message.value, message.key, message.partition, headers=message.headers
+        )
+
+
+class _Listener(ConsumerRebalanceListener):
+    """Rebalances of the ledger group. aiokafka logs what a callback raises and goes on, so nothing may be raised."""
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor = monitor
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        try:
+            await self._monitor.revoked()
+        except Exception as problem:  # noqa: BLE001 - see above
+            await self._monitor.crash(problem)
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        try:
+            await self._monitor.assigned({tp.partition for tp in assigned})
+        except Exception as problem:  # noqa: BLE001 - see above
+            await self._monitor.crash(problem)

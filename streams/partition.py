@@ -1,0 +1,506 @@
+"""One ledger partition under judgement: load, apply, publish, flush, in the order that makes a crash harmless.
+
+The numbered steps are those of STATE.md 4. A crash between any two of them loses and doubles nothing:
+
+     1  claim the partition's epoch in the store
+     2  load head, control and accounts
+     3  read from applied + 1 on
+     4  decode; an offset jump stops the partition
+     5  step
+     6  publish the outputs and wait until all are acknowledged
+     7  tell intake how far the ledger is applied
+     8  write the accounts, in chunks, of frames whose outputs are acknowledged
+     9  write the control records, if they changed
+    10  write the head, last: epoch and stored offset must be those that we know
+    11  commit the offset to Kafka, for lag tools
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from aiokafka.errors import KafkaError
+
+from detectors.model import Frame
+from streams import ledger
+from streams.board import Progress
+from streams.crash import crash_point
+from streams.folding import Fold, StateLike
+from streams.metrics import Metrics
+from streams.publish import Message, Publisher
+from streams.state.base import MAX_CHUNK, FenceLost, RecommendationEntry, StateStore, StoreError, chunked
+
+log = logging.getLogger(__name__)
+
+STEP_ROWS = 4_000
+"""Rows of one step: a few milliseconds, so that outputs are not held up by what is judged behind them."""
+
+PACK_ACCOUNTS = 2_000
+"""Accounts that are packed in one go."""
+
+QUEUE_HIGH = 16_000_000
+"""Bytes that wait in a partition's queue before it is paused."""
+
+QUEUE_LOW = 4_000_000
+
+
+class Record(Protocol):
+    """The parts of a consumer record that are used."""
+
+    offset: int
+    timestamp: int
+    value: bytes | None
+
+
+class Broker(Protocol):
+    """What a partition asks of the ledger consumer."""
+
+    async def seek(self, partition: int, offset: int) -> None:
+        """Read from here, and go on reading."""
+
+    async def start_of_log(self, partition: int) -> int:
+        """First offset that the log still has."""
+
+    async def committed(self, partition: int) -> int | None:
+        """Offset committed for lag tools: everything below it was acknowledged and written."""
+
+    async def commit(self, partition: int, offset: int) -> bool:
+        """Commit. False: we are not a member of the group any more. Raises KafkaError or TimeoutError without an answer."""
+
+    def hold(self, partition: int, held: bool) -> None:
+        """Stop or go on fetching: too much waits already."""
+
+
+Send = Callable[[Message], Awaitable[Awaitable[Any]]]
+"""Hand a message to the producer; the inner awaitable ends when it is acknowledged."""
+
+
+class Stopped(Exception):
+    """The partition must not go on: what went wrong would go wrong again, and skipping is not allowed."""
+
+
+class OffsetJump(Exception):
+    """Records between the last one and this are missing."""
+
+
+class Phase(StrEnum):
+    """Where a partition stands."""
+
+    LOADING = "loading"
+    RUNNING = "running"
+    PARKED = "parked"
+    """Revoked; memory is kept until it is known who has the partition next."""
+    RETRYING = "retrying"
+    STOPPED = "stopped"
+    GONE = "gone"
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionSettings:
+    """How a partition is run."""
+
+    flush_seconds: float = 10.0
+    flush_accounts: int = 50_000
+    retry_seconds: float = 0.5
+    retry_most: float = 15.0
+    belongs: tuple[str, str] | None = None
+    """(key id, generation) that every frame must have."""
+    accept_gap: bool = False
+    """Go on where the log starts later than the state ends. An operator's decision; accounts then have less history."""
+
+
+class Partition:
+    """Runs one partition in a task of its own, until it is dropped."""
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        fold: Fold,
+        store: StateStore,
+        broker: Broker,
+        send: Send,
+        publisher: Publisher,
+        progress: Progress,
+        metrics: Metrics,
+        settings: PartitionSettings,
+        executor: Executor | None = None,
+        restore: Callable[[int, int], Awaitable[bool]] | None = None,
+    ) -> None:
+        """`restore(partition, epoch)` fills an empty partition of the store from a snapshot, if there is one."""
+        self.number = number
+        self.phase = Phase.LOADING
+        self.session = 0
+        """Changes with every seek: what was fetched before it is not for us."""
+        self.problem: str = ""
+        self.last_progress = time.monotonic()
+        self._fold = fold
+        self._store = store
+        self._broker = broker
+        self._send = send
+        self._publisher = publisher
+        self._progress = progress
+        self._metrics = metrics
+        self._settings = settings
+        self._executor = executor
+        self._restore = restore
+        self._queue: deque[Sequence[Record]] = deque()
+        self._queued_bytes = 0
+        self._held = False
+        self._woken = asyncio.Event()
+        self._parking = False
+        self._leaving = False
+        self._parked = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._state: StateLike | None = None
+        self._epoch = -1
+        self._next = 0
+        self._written: int | None = None
+        self._floor = 0
+        self._entries: list[RecommendationEntry] = []
+        self._dirty = False
+        self._unflushed = 0
+        self._flushed_at = time.monotonic()
+        self._jumps = 0
+
+    # -- from outside ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin: claim, load, read."""
+        self._task = asyncio.create_task(self._run(), name=f"partition-{self.number}")
+
+    def accept(self, session: int, records: Sequence[Record]) -> None:
+        """Take fetched records. Never waits; what is too much pauses the partition instead."""
+        if session != self.session or self.phase is not Phase.RUNNING or self._parking:
+            return
+        self._queue.append(records)
+        self._queued_bytes += sum(len(record.value or b"") for record in records)
+        if self._queued_bytes > QUEUE_HIGH and not self._held:
+            self._held = True
+            self._broker.hold(self.number, True)
+        self._woken.set()
+
+    async def park(self) -> None:
+        """Revoked: finish the step at hand, flush, keep the memory. Returns when nothing is written any more."""
+        self._parking = True
+        self._woken.set()
+        if self._task is None or self._task.done():
+            return
+        if self.phase is not Phase.RUNNING:
+            await self.drop()
+            return
+        waiting = asyncio.ensure_future(self._parked.wait())
+        await asyncio.wait({waiting, self._task}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+
+    async def resume(self) -> bool:
+        """Assigned again after `park`: go on with the memory if nobody had the partition in between."""
+        if self.phase is not Phase.PARKED or self._task is None or self._task.done():
+            return False
+        try:
+            await self._store.confirm(self.number, self._epoch)
+        except (FenceLost, StoreError):
+            return False
+        self._parking = False
+        self._parked.clear()
+        self.phase = Phase.RUNNING
+        await self._seek()
+        self._woken.set()
+        return True
+
+    async def drop(self) -> None:
+        """Forget everything. Nothing more is written or sent."""
+        self._leaving = True
+        self._woken.set()
+        task = self._task
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+        self._forget()
+        self.phase = Phase.GONE
+
+    # -- the task ----------------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        wait = self._settings.retry_seconds
+        while not self._leaving:
+            try:
+                await self._begin()
+                wait = self._settings.retry_seconds
+                await self._work()
+            except asyncio.CancelledError:
+                raise
+            except FenceLost as lost:
+                self._metrics.fence_lost.inc()
+                log.warning("partition lost its fence", extra={"partition": self.number, "problem": lost.reason})
+                self._retry(f"fence lost: {lost.reason}")
+                if not await self._still_member():
+                    # Whoever is now has the partition. The rebalance that follows tells us what we have.
+                    break
+            except OffsetJump as jump:
+                self._jumps += 1
+                if self._jumps > 3:
+                    self._stop(f"ledger gap: {jump}")
+                    return
+                self._retry(str(jump))
+            except (StoreError, KafkaError, OSError, TimeoutError) as problem:
+                if isinstance(problem, StoreError):
+                    self._metrics.state_store_errors.inc()
+                log.warning(
+                    "partition waits for its store or broker",
+                    extra={"partition": self.number, "problem": type(problem).__name__},
+                )
+                self._retry(f"{type(problem).__name__}: {problem}")
+            except Exception as problem:
+                # A step, codec or state error would come again with the same input. Skipping is not allowed.
+                log.exception("partition stopped", extra={"partition": self.number})
+                self._stop(f"{type(problem).__name__}: {problem}")
+                return
+            if self._parking:  # what could not be written while it was revoked is for the next owner to replay
+                break
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, self._settings.retry_most)
+        self.phase = Phase.GONE
+
+    async def _still_member(self) -> bool:
+        """Whether the group still takes a commit from us. Asks until there is an answer."""
+        while not self._leaving:
+            try:
+                return await self._broker.commit(self.number, 0 if self._written is None else self._written + 1)
+            except (KafkaError, TimeoutError):
+                await asyncio.sleep(self._settings.retry_seconds)
+        return False
+
+    def _retry(self, problem: str) -> None:
+        self._forget()
+        self.phase, self.problem = Phase.RETRYING, problem
+
+    def _stop(self, problem: str) -> None:
+        self._forget()
+        self.phase, self.problem = Phase.STOPPED, problem
+        self._broker.hold(self.number, True)
+
+    def _forget(self) -> None:
+        self.session += 1
+        self._state = None
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._entries.clear()
+        self._dirty = False
+        self._progress.drop_partition(self.number)
+
+    async def _begin(self) -> None:
+        self.phase = Phase.LOADING
+        # 1. claim: from here on nothing of an older owner is written, so what we read stays true
+        self._epoch = await self._store.claim(self.number)
+        crash_point("after-claim")
+        # 2. load
+        await self._load()
+        crash_point("after-load")
+        # 3. read from applied + 1
+        self._flushed_at = time.monotonic()
+        self.phase, self.problem = Phase.RUNNING, ""
+        await self._seek()
+
+    async def _load(self) -> None:
+        head = await self._store.load_head(self.number)
+        if head is None:
+            await self._store.clear_partition(self.number, self._epoch)
+            if self._restore is not None and await self._restore(self.number, self._epoch):
+                head = await self._store.load_head(self.number)
+        state = self._fold.new_state(self.number)
+        if head is not None:
+            state.load_head(head)
+            control = await self._store.load_control(self.number)
+            if control is not None:
+                self._fold.load_control(state, control)
+            async for chunk in self._store.load_accounts(self.number):
+                for subject, blob in chunk:
+                    state.load(subject, blob)
+                await asyncio.sleep(0)
+        self._state = state
+        self._next = state.head.applied + 1
+        self._written = state.head.applied if head is not None else None
+        # Everything below the committed offset was published and acknowledged: a rebuild does not say it again.
+        self._floor = await self._broker.committed(self.number) or 0
+        start = await self._broker.start_of_log(self.number)
+        if start > self._next:
+            if not self._settings.accept_gap:
+                raise Stopped(
+                    f"the log starts at offset {start}, the state needs {self._next}: records are lost. Restore a newer "
+                    "snapshot, or accept the gap"
+                )
+            self._next = start
+        self._progress.set_applied(self.number, self._next - 1)
+
+    async def _seek(self) -> None:
+        self.session += 1
+        self._queue.clear()
+        self._queued_bytes = 0
+        self._held = False
+        await self._broker.seek(self.number, self._next)
+
+    async def _work(self) -> None:
+        while not self._leaving:
+            if self._parking:
+                await self._stay_parked()
+                continue
+            if not self._queue and not self._flush_due():
+                await self._idle()
+                continue
+            if self._queue:
+                await self._apply(self._take())
+            if self._flush_due():
+                await self.flush()
+
+    async def _stay_parked(self) -> None:
+        await self.flush()
+        self.phase = Phase.PARKED
+        self._parked.set()
+        self._woken.clear()
+        while self.phase is Phase.PARKED:
+            await self._woken.wait()
+            self._woken.clear()
+
+    async def _idle(self) -> None:
+        """Until records come, or the next flush is due."""
+        timeout = None
+        if self._dirty:
+            timeout = max(0.0, self._flushed_at + self._settings.flush_seconds - time.monotonic())
+        try:
+            async with asyncio.timeout(timeout):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+        self._woken.clear()
+
+    def _take(self) -> Sequence[Record]:
+        records = self._queue.popleft()
+        self._queued_bytes -= sum(len(record.value or b"") for record in records)
+        if self._held and self._queued_bytes < QUEUE_LOW:
+            self._held = False
+            self._broker.hold(self.number, False)
+        return records
+
+    async def _apply(self, records: Sequence[Record]) -> None:
+        frames: list[Frame] = []
+        rows = 0
+        for record in records:
+            # 4. decode
+            if record.offset < self._next:
+                continue
+            if record.offset > self._next:
+                raise OffsetJump(f"offset {record.offset} came where {self._next} was due")
+            frame = ledger.decode(
+                record.value or b"",
+                offset=record.offset,
+                appended=record.timestamp * 1000,
+                belongs=self._settings.belongs,
+            )
+            self._next += 1
+            frames.append(frame)
+            rows += len(frame.rows) + len(frame.records)
+            if rows >= STEP_ROWS:
+                await self._step(frames)
+                frames, rows = [], 0
+        if frames:
+            await self._step(frames)
+        self._jumps = 0
+
+    async def _step(self, frames: list[Frame]) -> None:
+        state = self._state
+        if state is None:
+            return
+        # 5. step
+        started = time.perf_counter()
+        if self._executor is None:
+            result = self._fold.step(state, frames)
+        else:
+            result = await asyncio.get_running_loop().run_in_executor(
+                self._executor, self._fold.step, state, frames
+            )
+        self._metrics.step_time.observe(time.perf_counter() - started)
+        self._dirty = True
+        self._unflushed += sum(len(frame.rows) + len(frame.records) for frame in frames)
+        crash_point("after-step")
+        # 6. publish, and wait until all is acknowledged
+        publication = self._publisher(self.number, result.outputs)
+        if frames[0].offset < self._floor:
+            unsaid = [output for output in result.outputs if output.cause.offset >= self._floor]
+            publication.messages = self._publisher(self.number, unsaid).messages
+        if publication.messages:
+            waiting = []
+            for message in publication.messages:
+                waiting.append(await self._send(message))
+                crash_point("between-outputs")
+            await asyncio.gather(*waiting)
+        self._entries += publication.entries
+        crash_point("after-publish")
+        # 7. tell intake
+        self._progress.set_applied(self.number, frames[-1].offset)
+        self.last_progress = time.monotonic()
+
+    # -- flushing ----------------------------------------------------------------------------------------------------------
+
+    def _flush_due(self) -> bool:
+        if not self._dirty or self._state is None:
+            return False
+        if time.monotonic() - self._flushed_at >= self._settings.flush_seconds:
+            return True
+        if self._unflushed < self._settings.flush_accounts:
+            return False
+        self._unflushed = 0  # counting the accounts is not free: look again after as many rows
+        return len(self._state.touched()) >= self._settings.flush_accounts
+
+    async def flush(self) -> None:
+        """Write down everything that was applied. Called between steps only: outputs are acknowledged by then."""
+        state = self._state
+        if state is None or not self._dirty:
+            return
+        started = time.perf_counter()
+        # 8. accounts
+        touched = state.touched()
+        for first in range(0, len(touched), PACK_ACCOUNTS):
+            some = touched[first : first + PACK_ACCOUNTS]
+            blobs = await self._compute(state.pack, some)
+            for chunk in chunked(zip(some.tolist(), blobs, strict=True)):
+                await self._store.write_accounts(self.number, self._epoch, chunk)
+                crash_point("between-chunks")
+        for first in range(0, len(self._entries), MAX_CHUNK):
+            await self._store.put_recommendations(
+                self.number, self._epoch, self._entries[first : first + MAX_CHUNK]
+            )
+        crash_point("after-accounts")
+        # 9. control
+        if state.control_changed:
+            await self._store.write_control(self.number, self._epoch, state.pack_control())
+        crash_point("after-control")
+        # 10. head, last
+        applied = self._next - 1
+        await self._store.write_head(self.number, self._epoch, self._written, applied, state.pack_head())
+        self._written = applied
+        state.mark_flushed()
+        self._entries.clear()
+        self._dirty = False
+        self._unflushed = 0
+        self._flushed_at = time.monotonic()
+        self._metrics.flush_time.observe(time.perf_counter() - started)
+        crash_point("after-head")
+        # 11. for lag tools; whether it works changes nothing
+        with contextlib.suppress(KafkaError, TimeoutError):
+            await self._broker.commit(self.number, applied + 1)
+        crash_point("after-ledger-commit")
+
+    async def _compute(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        if self._executor is None:
+            return function(argument)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, argument)

@@ -1,0 +1,114 @@
+"""What a step says, as messages: review, observe, hits and dead letters, each with the cause that it follows from.
+
+The value is the canonical body and nothing else. Everything around it is in headers: CloudEvents in binary mode, and
+
+    safehold-cause    generation/partition/offset/index: receivers keep the greatest of one id (`streams.latest`)
+    safehold-action   the action of the body, so that nobody has to parse it for routing
+    safehold-withdrawn  "true" where the recommendation no longer stands; the value is then empty JSON
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+from streams.state.base import RecommendationEntry
+
+CAUSE = "safehold-cause"
+ACTION = "safehold-action"
+WITHDRAWN = "safehold-withdrawn"
+REASON = "safehold-reason"
+COORDINATE = "safehold-source"
+DETAIL = "safehold-detail"
+JSON = b"application/json"
+
+Headers = list[tuple[str, bytes]]
+
+
+class Message(NamedTuple):
+    """One Kafka message to send."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: Headers
+    partition: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What an output follows from. Of one id the one with the greatest `order` is the latest word."""
+
+    generation: str
+    partition: int
+    offset: int
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.generation}/{self.partition}/{self.offset}/{self.index}"
+
+    @property
+    def order(self) -> tuple[str, int, int, int, int]:
+        """Generations count upwards by the number at their end (`g9` before `g10`)."""
+        name = self.generation.rstrip("0123456789")
+        return name, int(self.generation[len(name) :] or 0), self.partition, self.offset, self.index
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> Cause:
+        """From the header. Raises ValueError."""
+        words = (text.decode() if isinstance(text, bytes) else text).split("/")
+        if len(words) != 4:
+            raise ValueError(f"{text!r} is no cause: generation/partition/offset/index")
+        return cls(words[0], int(words[1]), int(words[2]), int(words[3]))
+
+
+@dataclass(slots=True)
+class Publication:
+    """Everything that one step says."""
+
+    messages: list[Message] = field(default_factory=list)
+    entries: list[RecommendationEntry] = field(default_factory=list)
+    """For the index in the store, which people look at."""
+
+
+class Publisher(Protocol):
+    """From the outputs of a step to messages. Pure."""
+
+    def __call__(self, partition: int, outputs: Sequence[Any]) -> Publication: ...
+
+
+def cloud_event(kind: str, identity: str, source: str, time_us: int | None = None) -> Headers:
+    """The attributes of CloudEvents 1.0 in Kafka's binary mode."""
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_type", kind.encode()),
+        ("ce_id", identity.encode()),
+        ("ce_source", source.encode()),
+        ("content-type", JSON),
+    ]
+    if time_us is not None:
+        headers.append(("ce_time", rfc3339(time_us).encode()))
+    return headers
+
+
+def rfc3339(time_us: int) -> str:
+    """Microseconds since 1970 in UTC as RFC 3339. Works for every year that a payment may have."""
+    moment = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(microseconds=time_us)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def dead_letter(
+    topic: str, *, source: str, offset: int, index: int, reason: str, detail: str, value: bytes, key: bytes | None = None
+) -> Message:
+    """What could not be used, with its original bytes, keyed by source coordinate: written twice it is one letter."""
+    coordinate = f"{source}/{offset}/{index}"
+    headers: Headers = [
+        (REASON, reason.encode()),
+        (COORDINATE, coordinate.encode()),
+        (DETAIL, detail.encode()),
+    ]
+    if key is not None:
+        headers.append(("safehold-key", key))
+    return Message(topic, coordinate.encode(), value, headers)
