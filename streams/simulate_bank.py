@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from detectors.model import DAY, HOUR, MINUTE, SECOND, AccountKind, Channel, PartyClass, Purpose
+from detectors.model import DAY, HOUR, MINUTE, SECOND, AccountKind, Channel, ClassSource, PartyClass, Purpose
+from streams.payment import Party, Payment
 
-BANK = "DEMODEFFXXX"
-OTHER_BANK = "OTHRDEFFXXX"
+BANK = "demo-bank"
+ELSEWHERE = "another-bank"
 CURRENCY = "EUR"
 FIRST_DAY = datetime(2024, 9, 2, tzinfo=UTC)
 """A Monday that lies behind every clock: a payment from the future would be refused."""
@@ -124,12 +125,12 @@ class _Town:
 
     def outside(self, what: str, number: int, kind: PartyClass) -> End:
         """A counterparty that is not a customer of this bank."""
-        return End(f"{what}-{number:03}", kind, OTHER_BANK)
+        return End(f"{what}-{number:03}", kind, ELSEWHERE)
 
     def stranger(self) -> End:
         """A person with an account at another bank."""
         self.strangers += 1
-        return End(f"ELSEWHERE-{self.strangers:05}", PartyClass.PERSONAL, OTHER_BANK)
+        return End(f"ELSEWHERE-{self.strangers:05}", PartyClass.PERSONAL, ELSEWHERE)
 
     def customer(self, *, opened: int | None = None, kind: AccountKind = AccountKind.PERSONAL) -> End:
         """A new customer; without a day of opening, one who has been here for years."""
@@ -533,3 +534,22 @@ def _finish(town: _Town) -> SimulatedBank:
         for plan in town.rings
     )
     return SimulatedBank(tuple(moves), tuple(town.accounts), Truth(rings, tuple(town.look_alikes)), town.days)
+
+
+def payment(move: Move) -> Payment:
+    """A move as the bank reports it. The bank knows what its counterparties are."""
+    return Payment(
+        bank=BANK,
+        tx_id=move.tx_id,
+        time=move.time,
+        amount=move.amount,
+        currency=CURRENCY,
+        debtor=_party(move.debtor),
+        creditor=_party(move.creditor),
+        channel=move.channel,
+        purpose=move.purpose,
+    )
+
+
+def _party(end: End) -> Party:
+    return Party(end.account if end.bank else "", end.bank or "", end.kind, ClassSource.BANK_MASTER)
