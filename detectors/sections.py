@@ -60,6 +60,14 @@ SCORING: Final = (
         "six views of the same pass-through are not six findings",
     ),
     _points(
+        "corridor_cap",
+        3 * POINT,
+        0,
+        6 * POINT,
+        "most points of the corridor family",
+        "where money goes says little; sending money home is normal",
+    ),
+    _points(
         "counts_from",
         POINT // 2,
         1,

@@ -296,6 +296,12 @@ class Measures:
     def __len__(self) -> int:
         return len(self.matrix)
 
+    def rows(self, first: int, last: int) -> Measures:
+        """A part of the legs."""
+        return Measures(
+            self.matrix[first:last], **{name: getattr(self, name)[first:last] for name in LEG_COLUMNS}
+        )
+
     def __getattr__(self, name: str) -> Ints:
         try:
             column = MEASURE_INDEX[name]
