@@ -24,7 +24,7 @@ as_root() {
 install_or_explain() { # the apt packages that Python needs here
   if command -v apt-get >/dev/null; then
     say "installing $* with apt"
-    as_root env DEBIAN_FRONTEND=noninteractive sh -c "apt-get update -qq && apt-get install -y -qq --no-install-recommends $*" >&2 && return 0
+    as_root env DEBIAN_FRONTEND=noninteractive sh -c "apt-get update -qq && apt-get install -y -qq --no-install-recommends $* >/dev/null" && return 0
   fi
   say "please install it, then run make setup again:  sudo apt-get update && sudo apt-get install -y $*" >&2
   exit 1

@@ -21,6 +21,8 @@ from pathlib import Path
 
 KAFKA_VERSION = "4.3.1"
 JAVA_AT_LEAST = 17
+COPIER = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1"
+TRIES = 3
 POM = Path(__file__).with_name("kafka-pom.xml")
 SAY_NO = Path("/usr/sbin/policy-rc.d")
 
@@ -183,25 +185,18 @@ def fetch_kafka() -> bool:
     shutil.rmtree(filling, ignore_errors=True)
     filling.mkdir(parents=True)
     say(f"fetching Apache Kafka {KAFKA_VERSION} (about 55 MB) into {final}")
-    command = ["mvn", "-B", "-ntp", "-f", str(POM), f"-Dkafka.version={KAFKA_VERSION}"]
-    command += ["dependency:copy-dependencies", f"-DoutputDirectory={filling}"]
+    command = ["mvn", "-B", "-f", str(POM), f"-Dkafka.version={KAFKA_VERSION}"]
+    command += [f"{COPIER}:copy-dependencies", f"-DoutputDirectory={filling}"]
     started = time.monotonic()
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as maven:
-        assert maven.stdout is not None
-        tail: list[str] = []
-        jars = 0
-        for line in maven.stdout:
-            tail = [*tail[-40:], line]
-            if "Copying" in line and ".jar" in line:
-                jars += 1
-                if jars % 20 == 0:
-                    say(f"  {jars} jars, {time.monotonic() - started:.0f} s")
-    if maven.returncode:
+    for attempt in range(1, TRIES + 1):
+        problem = _run_maven(command, started)
+        if problem is None:
+            break
+        say(f"Maven failed (try {attempt} of {TRIES}):\n{problem}")
+    else:
         shutil.rmtree(filling, ignore_errors=True)
-        say("Maven failed:\n" + "".join(tail))
         return False
+    jars = len(list(filling.glob("*.jar")))
     (filling / ".complete").write_text(f"{jars} jars\n")
     shutil.rmtree(final, ignore_errors=True)
     try:
@@ -210,6 +205,24 @@ def fetch_kafka() -> bool:
         shutil.rmtree(filling, ignore_errors=True)
     say(f"Apache Kafka {KAFKA_VERSION}: {jars} jars in {time.monotonic() - started:.0f} s")
     return kafka_libs() is not None
+
+
+def _run_maven(command: list[str], started: float) -> str | None:
+    """What Maven last said when it failed, or None."""
+    tail: list[str] = []
+    jars = 0
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as maven:
+        assert maven.stdout is not None
+        for line in maven.stdout:
+            if "Downloaded from" in line and ".jar " in line:
+                jars += 1
+                if jars % 25 == 0:
+                    say(f"  {jars} jars fetched, {time.monotonic() - started:.0f} s")
+            elif "Downloaded from" not in line and "Downloading from" not in line:
+                tail = [*tail[-20:], line]
+    return "".join(tail) if maven.returncode else None
 
 
 def main(arguments: list[str]) -> int:
