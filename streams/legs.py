@@ -54,6 +54,15 @@ def coordinate(offset: int, index: int, side: int) -> int:
     return offset << COORDINATE_BITS | (2 * index + side + 1)
 
 
+def partitions_of(subjects: np.ndarray, partitions: int) -> np.ndarray:
+    """`detectors.partition.partition_of` for a whole column; the two are tested against each other."""
+    with np.errstate(over="ignore"):
+        z = subjects + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return ((z ^ (z >> np.uint64(31))) % np.uint64(partitions)).astype(np.int64)
+
+
 def half_even(value: int, by: int) -> int:
     """`value / by` rounded to the nearest integer, halves to the even one. `value` ≥ 0."""
     whole, rest = divmod(value, by)

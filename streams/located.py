@@ -98,6 +98,8 @@ class _Walker:
 
     def walk(self, node: yaml.Node, kind: Any, place: Place) -> Any:
         self.marks.setdefault(place, (node.start_mark.line + 1, node.start_mark.column + 1))
+        while isinstance(kind, inspect.Metadata):
+            kind = kind.type
         if isinstance(kind, inspect.UnionType):
             kind = self._member(node, kind)
         method: Callable[[yaml.Node, Any, Place], Any] | None = _METHODS.get(type(kind))
