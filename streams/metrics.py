@@ -35,7 +35,7 @@ class Metrics:
     """The metrics of one process, in a registry of their own."""
 
     def __init__(self) -> None:
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=True)
         self.rows: list[Row] = []
 
@@ -53,6 +53,12 @@ class Metrics:
         self.intake_front = self._gauge(
             "intake_front_timestamp_seconds",
             "Greatest event time read from a source partition.",
+            ("source", "partition"),
+        )
+
+        self.intake_stuck = self._gauge(
+            "intake_stuck",
+            "1 while a source partition with a backlog gives nothing and the others go on without it.",
             ("source", "partition"),
         )
 
@@ -86,6 +92,10 @@ class Metrics:
             "latency_seconds",
             "From the append of the bank's message to the acknowledged recommendation.",
             LATENCY_BUCKETS,
+        )
+
+        self.partitions_stopped = self._gauge(
+            "partitions_stopped", "Ledger partitions that stopped on an error and wait for an operator."
         )
 
         # -- state

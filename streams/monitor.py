@@ -11,22 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import faust
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from mode import Service
 from mode.utils.queues import ThrowableQueue
 
-from streams.board import Board, Progress
+from streams.board import Progress
+from streams.clients import REBALANCE_SECONDS, KafkaOptions, make_producer
 from streams.folding import Fold
 from streams.metrics import Metrics
 from streams.partition import Partition, PartitionSettings, Phase, Record
@@ -38,63 +36,9 @@ log = logging.getLogger(__name__)
 CHANNEL_SIZE = 64
 FETCH_BYTES = 4 * 1024 * 1024
 FETCH_WAIT_MS = 100
-EXCHANGE_SECONDS = 0.1
-PARK_SECONDS = 20.0
+WATCH_SECONDS = 1.0
+PARK_SECONDS = REBALANCE_SECONDS
 COMMIT_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class KafkaOptions:
-    """How this process speaks to the brokers."""
-
-    bootstrap: str | list[str]
-    security_protocol: str = "PLAINTEXT"
-    ssl_context: ssl.SSLContext | None = None
-    sasl_mechanism: str = "PLAIN"
-    sasl_username: str | None = None
-    sasl_password: str | None = None
-    session_timeout_ms: int = 10_000
-    request_timeout_ms: int = 20_000
-
-    def client(self) -> dict[str, Any]:
-        """Arguments that every client takes."""
-        return {
-            "bootstrap_servers": self.bootstrap,
-            "security_protocol": self.security_protocol,
-            "ssl_context": self.ssl_context,
-            "sasl_mechanism": self.sasl_mechanism,
-            "sasl_plain_username": self.sasl_username,
-            "sasl_plain_password": self.sasl_password,
-            "request_timeout_ms": self.request_timeout_ms,
-        }
-
-    def member(self, group: str, instance: str) -> dict[str, Any]:
-        """Arguments of a consumer that is a static member of a group."""
-        return {
-            **self.client(),
-            "group_id": group,
-            "group_instance_id": instance,
-            "enable_auto_commit": False,
-            "auto_offset_reset": "earliest",
-            "session_timeout_ms": self.session_timeout_ms,
-            "heartbeat_interval_ms": max(100, self.session_timeout_ms // 5),
-            "rebalance_timeout_ms": max(self.session_timeout_ms, int(PARK_SECONDS * 1000) + 5_000),
-            "max_poll_interval_ms": 86_400_000,  # progress is watched by /livez, not by leaving the group
-            "partition_assignment_strategy": (StickyPartitionAssignor,),
-        }
-
-
-def make_producer(options: KafkaOptions, *, idempotent: bool = True, compression: str | None = None) -> AIOKafkaProducer:
-    """A producer that keeps the order of each partition and never writes a message twice."""
-    return AIOKafkaProducer(
-        **options.client(),
-        enable_idempotence=idempotent,
-        acks="all",
-        compression_type=compression,
-        max_batch_size=512 * 1024,
-        max_request_size=4 * 1024 * 1024,
-        linger_ms=0,
-    )
 
 
 class Batch(NamedTuple):
@@ -131,7 +75,6 @@ class Monitor(Service):
         store: StateStore,
         publisher: Publisher,
         progress: Progress,
-        board: Board,
         metrics: Metrics,
         settings: PartitionSettings,
         channel: Callable[[], Any],
@@ -149,7 +92,6 @@ class Monitor(Service):
         self._store = store
         self._publisher = publisher
         self._progress = progress
-        self._board = board
         self._metrics = metrics
         self._settings = settings
         self._channel = channel
@@ -210,15 +152,10 @@ class Monitor(Service):
             self._metrics.last_progress.labels("ledger").set(time.time())
 
     @Service.task
-    async def _exchange(self) -> None:
-        """Tell other processes how far we are, and hear of them."""
+    async def _watch(self) -> None:
         while not self.should_stop:
-            try:
-                await self._progress.exchange(self._board)
-            except Exception as problem:  # noqa: BLE001 - without news intake only waits
-                log.warning("progress could not be exchanged", extra={"problem": type(problem).__name__})
             self._show()
-            await self.sleep(EXCHANGE_SECONDS)
+            await self.sleep(WATCH_SECONDS)
 
     def accept(self, batch: Batch) -> None:
         """From the agent: give a batch to its partition."""
@@ -227,6 +164,8 @@ class Monitor(Service):
             partition.accept(batch.session, batch.records)
 
     def _show(self) -> None:
+        stopped = sum(partition.phase is Phase.STOPPED for partition in self.partitions.values())
+        self._metrics.partitions_stopped.set(stopped)
         consumer = self._consumer
         if consumer is None:
             return
@@ -283,7 +222,9 @@ class Monitor(Service):
         _, late = await asyncio.wait(tasks, timeout=PARK_SECONDS)
         for task in late:
             task.cancel()
-            log.warning("partition could not be written down in time", extra={"partition": tasks[task].number})
+            log.warning(
+                "partition could not be written down in time", extra={"partition": tasks[task].number}
+            )
             await tasks[task].drop()
 
     # -- what a partition asks (streams.partition.Broker) ------------------------------------------------------------------

@@ -241,7 +241,9 @@ class Partition:
                 raise
             except FenceLost as lost:
                 self._metrics.fence_lost.inc()
-                log.warning("partition lost its fence", extra={"partition": self.number, "problem": lost.reason})
+                log.warning(
+                    "partition lost its fence", extra={"partition": self.number, "problem": lost.reason}
+                )
                 self._retry(f"fence lost: {lost.reason}")
                 if not await self._still_member():
                     # Whoever is now has the partition. The rebalance that follows tells us what we have.
@@ -265,7 +267,9 @@ class Partition:
                 log.exception("partition stopped", extra={"partition": self.number})
                 self._stop(f"{type(problem).__name__}: {problem}")
                 return
-            if self._parking:  # what could not be written while it was revoked is for the next owner to replay
+            if (
+                self._parking
+            ):  # what could not be written while it was revoked is for the next owner to replay
                 break
             await asyncio.sleep(wait)
             wait = min(wait * 2, self._settings.retry_most)
@@ -275,7 +279,9 @@ class Partition:
         """Whether the group still takes a commit from us. Asks until there is an answer."""
         while not self._leaving:
             try:
-                return await self._broker.commit(self.number, 0 if self._written is None else self._written + 1)
+                return await self._broker.commit(
+                    self.number, 0 if self._written is None else self._written + 1
+                )
             except (KafkaError, TimeoutError):
                 await asyncio.sleep(self._settings.retry_seconds)
         return False

@@ -100,7 +100,15 @@ def rfc3339(time_us: int) -> str:
 
 
 def dead_letter(
-    topic: str, *, source: str, offset: int, index: int, reason: str, detail: str, value: bytes, key: bytes | None = None
+    topic: str,
+    *,
+    source: str,
+    offset: int,
+    index: int,
+    reason: str,
+    detail: str,
+    value: bytes,
+    key: bytes | None = None,
 ) -> Message:
     """What could not be used, with its original bytes, keyed by source coordinate: written twice it is one letter."""
     coordinate = f"{source}/{offset}/{index}"

@@ -1,0 +1,37 @@
+"""The service that tells other processes how far this one is, and hears of them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from mode import Service
+
+from streams.board import Board, Progress
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 0.1
+
+
+class Exchange(Service):
+    """Posts to the board and reads it, a few times a second. Without news intake only waits."""
+
+    def __init__(self, progress: Progress, board: Board, every: float = EVERY_SECONDS, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._progress = progress
+        self._board = board
+        self._every = every
+
+    @Service.task
+    async def _run(self) -> None:
+        failing = False
+        while not self.should_stop:
+            try:
+                await self._progress.exchange(self._board)
+                failing = False
+            except Exception as problem:  # noqa: BLE001 - whatever it is, the answer is to try again
+                if not failing:
+                    log.warning("progress could not be exchanged", extra={"problem": type(problem).__name__})
+                failing = True
+            await self.sleep(self._every)
