@@ -7,25 +7,26 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
-from detectors import body as bodies
-from detectors import catalogue, measures, scoring, window
-from detectors.body import Body
-from detectors.config import Config
+from detectors import measures, window
+from detectors.body import Body, assemble, too_dense
 from detectors.measures import HIGH, LOW, READINGS
-from detectors.model import LAYOUT_VERSION, MINUTE, Action
-from detectors.scoring import FALLBACK
-from detectors.spec import DETECTOR_ERROR, MEASURES, AccountView, Measures
-from detectors.state import KINDS, ConfigInForce, PartitionState, Verdict
-from detectors.window import ALWAYS
+from detectors.model import ACTION_NAMES, MINUTE, AccountKind, Action
+from detectors.roles import mostly_sends
+from detectors.scoring import score, screen_all
+from detectors.spec import MEASURES, AccountView, Measures
+from detectors.state import KINDS, ConfigInForce, PartitionState, Standing
+from detectors.typologies import FALLBACK, NAMES
 
-__all__ = ["FALLBACK", "LAYOUT_VERSION", "Judged", "explain", "judge", "strengths", "too_dense"]
+__all__ = ["FALLBACK", "Judged", "dense", "explain", "judge"]
+
+YOUTH = KINDS.index(AccountKind.YOUTH)
 
 
 class Judged(msgspec.Struct, kw_only=True):
     """What judging the touched accounts gave."""
 
     items: int = 0
-    verdicts: list[tuple[int, Verdict]] = []  # (slot, verdict), an account's in canonical order
+    verdicts: list[tuple[int, Standing]] = []  # (slot, verdict), an account's in canonical order
     hits: dict[str, np.ndarray] | None = None  # columns of `step.Hits`
     errors: dict[str, int] = {}
 
@@ -91,57 +92,74 @@ class _Batch:
         times: np.ndarray,
     ) -> None:
         self.state = state
-        self.config = force[0].config
+        self.force = force[0]
         self.params = force[0].measures._replace(hub_counterparties=force[1])
         self.slots = np.ascontiguousarray(slots)
         self.positions = np.ascontiguousarray(positions)
         self.times = times
-        self.verdicts: list[tuple[int, Verdict]] = []
+        self.verdicts: list[tuple[int, Standing]] = []
         self.errors: dict[str, int] = {}
         self.hits: dict[str, np.ndarray] | None = None
 
     def run(self) -> None:
         state = self.state
         acc, rows = state.acc, state.rows
-        at = acc["off"][self.slots] + self.positions
-        judged = rows[at]
+        judged = rows[acc["off"][self.slots] + self.positions]
         matrix, hubs = measure(state, self.params, self.slots, self.positions)
         for i in np.flatnonzero(hubs).tolist():
             bucket = self.times[i] // state.settings.lateness * state.settings.lateness
             window.cut_hub(acc, rows, int(self.slots[i]), int(bucket))
-        high, low, self.errors = strengths(matrix, judged, self.config)
-        scores = scoring.score(high, low, self.config, self._kinds())
+        high, low, self.errors = self.strengths(matrix, judged)
+        scores = score(
+            high,
+            low,
+            self.force.plan,
+            sends=mostly_sends(_measures(matrix[:, HIGH], judged)),
+            child=self.kinds() == YOUTH,
+            max_action=self._max_action(),
+        )
         said = np.flatnonzero((scores.action >= Action.MONITOR) & ((judged["a"] & window.LEARN_BIT) == 0))
         for i in said.tolist():
-            self.verdicts.append(
-                (
-                    int(self.slots[i]),
-                    Verdict(
-                        int(self.times[i]),
-                        int(judged["leg"][i]),
-                        int(scores.action[i]),
-                        scores.typology_of(i),
-                    ),
-                )
+            standing = Standing(
+                int(self.times[i]),
+                int(judged["leg"][i]),
+                int(scores.action[i]),
+                NAMES[int(scores.typology[i])],
             )
-        fired = np.argwhere(high.T > 0)
-        if len(fired) or self.errors:
-            item, detector = fired[:, 0], fired[:, 1]
+            self.verdicts.append((int(self.slots[i]), standing))
+        item, detector = np.nonzero(high > 0)
+        if len(item):
             self.hits = {
                 "subject": acc["subject"][self.slots[item]],
                 "leg": judged["leg"][item],
                 "time": self.times[item],
                 "detector": detector.astype(np.int16),
-                "strength": high[detector, item].astype(np.int32),
+                "strength": high[item, detector].astype(np.int32),
             }
 
-    def _kinds(self) -> np.ndarray:
-        return account_kinds(self.state, self.slots, self.times)
+    def strengths(
+        self, matrix: np.ndarray, judged: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+        """Strengths (n, D) in both readings, and on how many legs each detector raised."""
+        high, failed = screen_all(_measures(matrix[:, HIGH], judged), self.force.plan)
+        low = high
+        if not np.array_equal(matrix[:, HIGH], matrix[:, LOW]):
+            low, _ = screen_all(_measures(matrix[:, LOW], judged), self.force.plan)
+        errors: dict[str, int] = {}
+        for detector, _ in failed:
+            errors[detector] = errors.get(detector, 0) + 1
+        return high, low, errors
 
+    def kinds(self) -> np.ndarray:
+        """Number of the account kind of each item as of its time; youth where a declared customer is a minor."""
+        return np.asarray(window.kinds_of(self.state.acc, self.state.facts, self.slots, self.times, YOUTH))
 
-def account_kinds(state: PartitionState, slots: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Number of the `AccountKind` of each item, as of its time; youth where a declared customer is a minor."""
-    return window.kinds_of(state.acc, state.facts, slots, times, KINDS.index(KINDS[3]))
+    def _max_action(self) -> np.ndarray | None:
+        config = self.force.config
+        if not config.entities:
+            return None
+        greatest = [ACTION_NAMES.index(config.for_entity(bank).max_action) for bank in self.state.banks]
+        return np.array(greatest, np.int8)[self.state.acc["bank"][self.slots]]
 
 
 def measure(
@@ -171,43 +189,6 @@ def measure(
     return out, hubs
 
 
-def strengths(
-    matrix: np.ndarray, judged: np.ndarray, config: Config
-) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-    """Strength of every detector at every item in both readings, (D, n) int64 ppm each, and the legs on which one raised.
-
-    A detector that raises on a batch is asked leg by leg, so that what one leg gets does not depend on its neighbours.
-    """
-    errors: dict[str, int] = {}
-    high = _screen_all(matrix[:, HIGH], judged, config, errors)
-    if np.array_equal(matrix[:, HIGH], matrix[:, LOW]):
-        return high, high, errors
-    return high, _screen_all(matrix[:, LOW], judged, config, {}), errors
-
-
-def _screen_all(matrix: np.ndarray, judged: np.ndarray, config: Config, errors: dict[str, int]) -> np.ndarray:
-    m = _measures(matrix, judged)
-    out = np.zeros((len(catalogue.ALL), len(judged)), np.int64)
-    for i, module in enumerate(catalogue.ALL):
-        if config.state(module.SPEC.id) == "disabled":
-            continue
-        params = config.params(module.SPEC.id)
-        try:
-            out[i] = module.screen(m, params)
-        except Exception:  # noqa: BLE001 - contained: the leg says which detector could not judge it
-            for k in range(len(judged)):
-                one = _measures(matrix[k : k + 1], judged[k : k + 1])
-                try:
-                    out[i, k] = module.screen(one, params)[0]
-                except Exception:  # noqa: BLE001
-                    out[i, k] = DETECTOR_ERROR
-                    errors[module.SPEC.id] = errors.get(module.SPEC.id, 0) + 1
-        if module.SPEC.trigger is not None:
-            side = (judged["leg"] & np.uint64(1)).astype(np.int64)
-            out[i][side != int(module.SPEC.trigger)] = 0
-    return out
-
-
 def _measures(matrix: np.ndarray, judged: np.ndarray) -> Measures:
     c = window.unpack(judged)
     return Measures(
@@ -222,21 +203,22 @@ def _measures(matrix: np.ndarray, judged: np.ndarray) -> Measures:
 
 
 def explain(
-    state: PartitionState, slot: int, verdict: Verdict, recommendation_id: str, continues: str, bank: str
+    state: PartitionState, slot: int, standing: Standing, recommendation_id: str, continues: str, bank: str
 ) -> Body:
-    """The body of the recommendation that stands on a verdict: everything from the rows visible at its leg."""
+    """The body of the recommendation that stands on a judged leg: everything from the rows visible at it."""
     acc = state.acc[slot]
     off, n = int(acc["off"]), int(acc["len"])
-    position = int(window.position(state.rows, off, n, verdict.time, np.uint64(verdict.leg)))
-    force = state.configs.at(verdict.time)
-    limit = _hub_limit(state, state.baselines.index(verdict.time))
-    one = np.array([slot], np.int64), np.array([position], np.int64)
-    matrix, _ = measure(state, force.measures._replace(hub_counterparties=limit), *one)
+    position = int(window.position(state.rows, off, n, standing.time, np.uint64(standing.leg)))
+    force = state.configs.at(standing.time)
+    limit = _hub_limit(state, state.baselines.index(standing.time))
+    batch = _Batch(
+        state, (force, limit), np.array([slot]), np.array([position]), np.array([standing.time], np.int64)
+    )
     judged = state.rows[off + position : off + position + 1]
-    high, low, _ = strengths(matrix, judged, force.config)
-    visible = _visible(state, off, position, verdict.time)
-    flags = state.flags.counting(verdict.time)
-    columns = window.unpack(visible)
+    matrix, _ = measure(state, batch.params, batch.slots, batch.positions)
+    high, low, _ = batch.strengths(matrix, judged)
+    columns = window.unpack(_visible(state, off, position, standing.time))
+    flags = state.flags.counting(standing.time)
     views = tuple(
         AccountView(
             **{name: columns[name] for name in _VIEW_COLUMNS},
@@ -247,17 +229,16 @@ def explain(
         )
         for reading, index in (("high", HIGH), ("low", LOW))
     )
-    kind = KINDS[int(account_kinds(state, one[0], np.array([verdict.time], np.int64))[0])]
-    return bodies.assemble(
+    return assemble(
         subject=int(acc["subject"]),
         bank=bank,
-        account_kind=kind,
-        verdict_action=Action(verdict.action),
-        typology=verdict.typology,
+        account_kind=KINDS[int(batch.kinds()[0])],
+        verdict_action=Action(standing.action),
+        typology=standing.typology,
         recommendation_id=recommendation_id,
         continues=continues,
-        high=high[:, 0],
-        low=low[:, 0],
+        high=high[0],
+        low=low[0],
         views=views,
         currency=columns["currency_code"],
         config=force.config,
@@ -281,12 +262,12 @@ def _visible(state: PartitionState, off: int, position: int, time: int) -> np.nd
     return rows[(rows["a"] & window.VOID_BIT) == 0]
 
 
-def too_dense(state: PartitionState, slot: int, recommendation_id: str, continues: str, bank: str) -> Body:
+def dense(state: PartitionState, slot: int, recommendation_id: str, continues: str, bank: str) -> Body:
     """The one `monitor` of a hub: it says that the account is not judged, and why."""
     acc = state.acc[slot]
     since = int(acc["hub"])
     force = state.configs.at(since)
-    return bodies.too_dense(
+    return too_dense(
         subject=int(acc["subject"]),
         bank=bank,
         since=since,
@@ -299,8 +280,3 @@ def too_dense(state: PartitionState, slot: int, recommendation_id: str, continue
         config_version=force.version,
         config_digest=force.digest,
     )
-
-
-def is_hub(state: PartitionState, slot: int) -> bool:
-    """Whether an account is counted instead of judged."""
-    return bool(state.acc["hub"][slot] != ALWAYS)

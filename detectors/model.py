@@ -173,8 +173,14 @@ COUNT = np.dtype(
         ("day", "<i4"),  # day of the bank record's append time, days since 1970-01-01
         ("accepted", "<u4"),  # transactions accepted from this message
         ("rejected", "<u4"),  # transactions (or the whole message: 1) sent to the dead letters
-        ("no_effect", "<u4"),  # accepted transactions of amount 0 or from an account to itself: both sides without a leg
-        ("no_leg", "<u4"),  # sides of accepted transactions that made no leg (includes both sides of `no_effect`)
+        (
+            "no_effect",
+            "<u4",
+        ),  # accepted transactions of amount 0 or from an account to itself: both sides without a leg
+        (
+            "no_leg",
+            "<u4",
+        ),  # sides of accepted transactions that made no leg (includes both sides of `no_effect`)
     ]
 )
 """One row of a `counts` frame: what one source message became. 2 x accepted = ledger legs + no_leg."""

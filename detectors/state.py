@@ -25,7 +25,9 @@ from detectors.model import (
     Flag,
     Rates,
 )
+from detectors.scoring import Plan
 from detectors.settings import FoldSettings
+from detectors.typologies import TOO_DENSE
 from detectors.timeline import Dated, FlagRegistry
 from detectors.window import ACCOUNT, ALWAYS, FACT, NEVER, PARTY, ROW
 
@@ -38,9 +40,6 @@ legs = judged + late + duplicate + conflict + hub. `redelivered` legs were count
 
 _OUTCOME_BASE = COUNTERS.index("judged")
 _OUTCOME_COUNTER = tuple(COUNTERS.index(name) for name in window.OUTCOMES)
-
-TOO_DENSE = "too-dense-to-judge"
-"""Pseudo-typology of the one recommendation that a hub gets."""
 
 KINDS = tuple(AccountKind)
 STATUSES = ("open", "closed", "blocked", "deceased")
@@ -62,14 +61,13 @@ class Head(msgspec.Struct, kw_only=True):
     front: int = NEVER  # greatest event time applied: what short-ledger intake waits for
 
 
-class Verdict(msgspec.Struct, frozen=True, array_like=True):
+class Standing(msgspec.Struct, frozen=True, array_like=True):
     """One judged leg that reached at least `monitor`."""
 
     time: int
     leg: int
     action: int
     typology: str
-    rank: int = 0  # total of the deciding reading, micro-points: shown, never compared
 
 
 class Said(msgspec.Struct, frozen=True, array_like=True):
@@ -79,14 +77,14 @@ class Said(msgspec.Struct, frozen=True, array_like=True):
     typology: str
     bucket: int
     action: int
-    digest: bytes
+    digest: str
     mode: str
 
 
 class Case(msgspec.Struct, array_like=True):
     """An account's verdicts in canonical order, and what has been said of it."""
 
-    verdicts: list[Verdict] = []
+    verdicts: list[Standing] = []
     said: list[Said] = []
     decisions: list[Decision] = []
 
@@ -120,6 +118,7 @@ class ConfigInForce(msgspec.Struct, frozen=True):
 
     config: Config
     measures: MeasureParams
+    plan: Plan  # the same as arrays
     version: str
     digest: str
 
@@ -170,9 +169,9 @@ class PartitionState:
         self.n_acc = 0
         self.table = np.full(_power(4 * capacity), -1, np.int32)
         self.rows = np.zeros(capacity * 8, ROW)
-        self.top = 0
+        self.pool = new_pool()
         self.parties = np.zeros(capacity * 4, PARTY)
-        self.ptop = 0
+        self.ppool = new_pool()
         self.facts = np.zeros(capacity, FACT)
         self.n_facts = 0
         self.household = np.zeros(16, np.uint64)
@@ -217,19 +216,17 @@ class PartitionState:
             self.table = np.full(_power(2 * size + 1), -1, np.int32)
             window.rebuild_table(self.acc, self.n_acc, self.table)
 
-    def grow_rows(self, extra: int = 0) -> None:
-        """Close the gaps of the row arena, with an eighth and `extra` to spare."""
-        held = int(self.acc["len"][: self.n_acc].sum())
-        out = np.zeros(held + held // 8 + extra + 4096, ROW)
-        self.top = window.move_rows(self.acc, self.n_acc, self.rows, out)
-        self.rows = out
+    def grow_rows(self, extra: int) -> None:
+        """Make the row arena larger by a quarter, and by room for `extra` rows at least."""
+        rows = np.zeros(len(self.rows) + max(len(self.rows) // 4, 8 * extra), ROW)
+        rows[: self.pool[0]] = self.rows[: self.pool[0]]
+        self.rows = rows
 
-    def grow_parties(self, extra: int = 0) -> None:
-        """Close the gaps of the counterparty arena, with an eighth and `extra` to spare."""
-        held = int(self.acc["plen"][: self.n_acc].sum())
-        out = np.zeros(held + held // 8 + extra + 4096, PARTY)
-        self.ptop = window.move_parties(self.acc, self.n_acc, self.parties, out)
-        self.parties = out
+    def grow_parties(self, extra: int) -> None:
+        """Make the counterparty arena larger by a quarter, and by room for `extra` at least."""
+        parties = np.zeros(len(self.parties) + max(len(self.parties) // 4, 2 * extra), PARTY)
+        parties[: self.ppool[0]] = self.parties[: self.ppool[0]]
+        self.parties = parties
 
     def slot(self, subject: int, create: bool = False) -> int:
         """Slot of a subject; -1 when unknown and not created."""
@@ -298,6 +295,23 @@ class PartitionState:
             chain.append(at)
             at = int(self.facts["prev"][at])
         return chain
+
+    # -- cases ---------------------------------------------------------------------------------------------------------
+
+    def case(self, slot: int) -> Case:
+        """The case of an account, made when there is none."""
+        found = self.cases.get(slot)
+        if found is None:
+            found = self.cases[slot] = Case()
+            self.acc["cased"][slot] = 1
+        return found
+
+    def drop_if_empty(self, slot: int) -> None:
+        """An account of which nothing stands and nothing was decided needs no case."""
+        case = self.cases[slot]
+        if not case.verdicts and not case.said and not case.decisions:
+            del self.cases[slot]
+            self.acc["cased"][slot] = 0
 
     # -- counters ------------------------------------------------------------------------------------------------------
 
@@ -376,10 +390,17 @@ class PartitionState:
     def _counts_by_slot(self) -> dict[int, list[tuple[str, int, int, int]]]:
         if not self.since_head:
             return {}
-        columns = [np.concatenate(c).astype(np.int64) for c in zip(*self.since_head, strict=True)]
-        keys, counts = np.unique(np.stack(columns), axis=1, return_counts=True)
+        columns = [np.concatenate(c) for c in zip(*self.since_head, strict=True)]
+        order = np.lexsort(columns[::-1])
+        ordered = np.stack([c[order].astype(np.int64) for c in columns])
+        first = np.ones(len(order), np.bool_)
+        first[1:] = (ordered[:, 1:] != ordered[:, :-1]).any(axis=0)
+        starts = np.flatnonzero(first)
+        counts = np.diff(np.append(starts, len(order)))
         found: dict[int, list[tuple[str, int, int, int]]] = {}
-        for (slot, source, day, outcome), n in zip(keys.T.tolist(), counts.tolist(), strict=True):
+        for (slot, source, day, outcome), n in zip(
+            ordered[:, starts].T.tolist(), counts.tolist(), strict=True
+        ):
             found.setdefault(slot, []).append((self.sources[source], day, outcome, n))
         return found
 
@@ -394,16 +415,16 @@ class PartitionState:
         rows = np.frombuffer(image.rows, ROW)
         parties = np.frombuffer(image.parties, PARTY)
         acc["len"] = acc["plen"] = acc["cap"] = acc["pcap"] = 0
-        if self.top + len(rows) > len(self.rows):
-            self.grow_rows(max(len(rows), len(self.rows) // 2))
-        if self.ptop + len(parties) > len(self.parties):
-            self.grow_parties(max(len(parties), len(self.parties) // 2))
-        acc["off"], acc["len"], acc["cap"] = self.top, len(rows), len(rows)
-        self.rows[self.top : self.top + len(rows)] = rows
-        self.top += len(rows)
-        acc["poff"], acc["plen"], acc["pcap"] = self.ptop, len(parties), len(parties)
-        self.parties[self.ptop : self.ptop + len(parties)] = parties
-        self.ptop += len(parties)
+        while len(rows) and not window.move_row(self.acc, self.rows, self.pool, slot, len(rows)):
+            self.grow_rows(len(rows))
+        while len(parties) and not window.reserve_parties(
+            self.acc, self.parties, self.ppool, slot, len(parties), 0
+        ):
+            self.grow_parties(len(parties))
+        acc["len"], acc["plen"] = len(rows), len(parties)
+        off, poff = int(acc["off"][0]), int(acc["poff"][0])
+        self.rows[off : off + len(rows)] = rows
+        self.parties[poff : poff + len(parties)] = parties
         acc["mark"] = acc["seen"] = -1
         acc["changed"] = 0
         acc["bank"] = self.bank(image.bank)
@@ -490,9 +511,8 @@ class PartitionState:
         case = self.cases.get(slot)
         if case is None:
             return ALWAYS
-        return min(
-            (s.bucket for s in case.said if s.typology != TOO_DENSE), default=ALWAYS // self.settings.bucket
-        ) * (self.settings.bucket)
+        held = [s.bucket for s in case.said if s.typology != TOO_DENSE]
+        return min(held) * self.settings.bucket if held else ALWAYS
 
     def memory(self) -> dict[str, int]:
         """Bytes of the arenas and how many things they hold."""
@@ -505,6 +525,13 @@ class PartitionState:
                 a.nbytes for a in (self.acc, self.table, self.rows, self.parties, self.facts, self.household)
             ),
         }
+
+
+def new_pool() -> np.ndarray:
+    """Top of an empty arena, and no free stretches."""
+    pool = np.full(1 + len(window.CAPACITIES), -1, np.int64)
+    pool[0] = 0
+    return pool
 
 
 def _power(n: int) -> int:

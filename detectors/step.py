@@ -36,8 +36,10 @@ from detectors.model import (
     Rates,
     Trace,
 )
+from detectors.scoring import plan
 from detectors.settings import FoldSettings
-from detectors.state import COUNTERS, TOO_DENSE, Case, ConfigInForce, PartitionState, Said, Verdict
+from detectors.state import COUNTERS, Case, ConfigInForce, PartitionState, Said, Standing
+from detectors.typologies import TOO_DENSE
 from detectors.window import ALWAYS, NEVER, ROW
 
 
@@ -78,7 +80,6 @@ class Hits(msgspec.Struct, frozen=True, kw_only=True):
     time: np.ndarray  # i8
     detector: np.ndarray  # i2, position in `catalogue.ALL`
     strength: np.ndarray  # i4, ppm, high reading
-    errors: dict[str, int]  # detector -> legs on which it raised
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +110,7 @@ class StepResult(msgspec.Struct, kw_only=True):
 def in_force(config: Config, settings: FoldSettings) -> ConfigInForce:
     """A configuration with what the kernel reads of it."""
     digest = config.digest(engine=ENGINE_VERSION, tzdata=settings.tzdata)
-    return ConfigInForce(config, measure_params(config), config.version, digest)
+    return ConfigInForce(config, measure_params(config), plan(config), config.version, digest)
 
 
 def new_state(
@@ -139,7 +140,7 @@ def load_control(state: PartitionState, blob: bytes) -> None:
 
 def _enter_config(state: PartitionState, record: ConfigRecord) -> bool:
     config = Config.from_json(record.document)
-    value = ConfigInForce(config, measure_params(config), record.version, record.digest)
+    value = ConfigInForce(config, measure_params(config), plan(config), record.version, record.digest)
     if not state.configs.add(record.effective_at, record.record_id, value):
         return False
     state.config_records.append(record)
@@ -239,8 +240,8 @@ class _Step:
         self._reserve_touched(n)
         start = 0
         while True:
-            why, start, state.n_acc, state.top, state.ptop, self.n_touched = window.insert(
-                state.acc, state.n_acc, state.table, state.rows, state.top, state.parties, state.ptop,
+            why, start, state.n_acc, self.n_touched = window.insert(
+                state.acc, state.n_acc, state.table, state.rows, state.pool, state.parties, state.ppool,
                 columns["subject"], columns["leg"], columns["party"], columns["time"], wa, wb, bank, columns["status"],
                 offset, skip, start, self.number, self.touched, self.n_touched, outcome, loser, state.fold,
             )  # fmt: skip
@@ -257,7 +258,7 @@ class _Step:
     def _redelivered(self, source: np.ndarray, coordinate: np.ndarray) -> np.ndarray:
         state = self.state
         skip = np.zeros(len(source), np.bool_)
-        for number in np.unique(source).tolist():
+        for number in np.flatnonzero(np.bincount(source)).tolist():
             key = "legs:" + state.sources[number]
             mine = source == number
             coordinates = coordinate[mine]
@@ -338,7 +339,7 @@ class _Step:
                 state.control_changed = True
         elif isinstance(record, Decision):
             slot = state.slot(record.subject, create=True)
-            case = state.cases.setdefault(slot, Case())
+            case = state.case(slot)
             if all(d.record_id != record.record_id for d in case.decisions):
                 case.decisions.append(record)
                 case.decisions.sort(key=lambda d: (d.effective_at, d.record_id))
@@ -379,7 +380,7 @@ class _Step:
         self.result.judged += judged.items
         self.result.accounts += len(touched)
         if judged.hits is not None:
-            self._say(Hits(cause=self._cause(), errors=judged.errors, **judged.hits))
+            self._say(Hits(cause=self._cause(), **judged.hits))
         self.result.errors = judged.errors
         self._say_what_changed(touched, judged)
         window.mark_swept(state.acc, touched)
@@ -388,15 +389,12 @@ class _Step:
     def _say_what_changed(self, touched: np.ndarray, judged: judging.Judged) -> None:
         """Replace the verdicts of what was judged, and say what differs from what was said."""
         state = self.state
-        fresh: dict[int, list[Verdict]] = {}
+        fresh: dict[int, list[Standing]] = {}
         for slot, verdict in judged.verdicts:
             fresh.setdefault(slot, []).append(verdict)
-        for slot in touched.tolist():
-            case = state.cases.get(slot)
-            if case is None and slot not in fresh and state.acc["hub"][slot] == ALWAYS:
-                continue
-            if case is None:
-                case = state.cases[slot] = Case()
+        concerned = touched[(state.acc["cased"][touched] != 0) | (state.acc["hub"][touched] != ALWAYS)]
+        for slot in sorted({*concerned.tolist(), *fresh}):
+            case = state.case(slot)
             since = (int(state.acc["dirty_time"][slot]), int(state.acc["dirty_leg"][slot]))
             kept = [v for v in case.verdicts if (v.time, v.leg) < since and v.time < state.acc["hub"][slot]]
             new = fresh.get(slot, [])
@@ -405,7 +403,7 @@ class _Step:
             )
 
     def _revise(
-        self, slot: int, case: Case, dropped: list[Verdict], kept: list[Verdict], new: list[Verdict]
+        self, slot: int, case: Case, dropped: list[Standing], kept: list[Standing], new: list[Standing]
     ) -> None:
         state = self.state
         length = state.settings.bucket
@@ -415,11 +413,12 @@ class _Step:
         if hub != ALWAYS:
             buckets |= {hub // length} | {s.bucket for s in case.said if s.typology == TOO_DENSE}
         if not buckets:
+            state.drop_if_empty(slot)
             return
         buckets |= {b + 1 for b in buckets}  # they name the one before them
         best = _best_by_bucket(case.verdicts, length)
         if hub != ALWAYS:
-            best[(TOO_DENSE, hub // length)] = Verdict(hub, 0, int(Action.MONITOR), TOO_DENSE)
+            best[(TOO_DENSE, hub // length)] = Standing(hub, 0, int(Action.MONITOR), TOO_DENSE)
         said = {(s.typology, s.bucket): s for s in case.said}
         for key in sorted(set(best) | set(said), key=lambda k: (k[1], k[0])):
             if key[1] in buckets:
@@ -427,15 +426,14 @@ class _Step:
         case.said = sorted(said.values(), key=lambda s: (s.bucket, s.typology))
         state.acc["hold"][slot] = state.hold_from(slot)
         state.acc["changed"][slot] = 1
-        if not case.verdicts and not case.said and not case.decisions:
-            del state.cases[slot]
+        state.drop_if_empty(slot)
 
     def _settle(
         self,
         slot: int,
         case: Case,
         key: tuple[str, int],
-        best: dict[tuple[str, int], Verdict],
+        best: dict[tuple[str, int], Standing],
         said: dict[tuple[str, int], Said],
     ) -> None:
         """Say a recommendation again if its body changed; withdraw it if nothing stands for it."""
@@ -443,9 +441,9 @@ class _Step:
         typology, bucket = key
         subject = int(state.acc["subject"][slot])
         bank = state.banks[int(state.acc["bank"][slot])]
-        verdict = best.get(key)
+        standing = best.get(key)
         before = said.get(key)
-        if verdict is None:
+        if standing is None:
             if before is not None:
                 del said[key]
                 self._say(
@@ -459,28 +457,27 @@ class _Step:
                     )
                 )
             return
-        earlier = (typology, bucket - 1)
-        continues = bodies.recommendation_id(subject, typology, bucket - 1) if earlier in best else ""
         recommendation_id = bodies.recommendation_id(subject, typology, bucket)
+        continues = (
+            bodies.recommendation_id(subject, typology, bucket - 1) if (typology, bucket - 1) in best else ""
+        )
         if typology == TOO_DENSE:
-            body = judging.too_dense(state, slot, recommendation_id, continues, bank)
+            body = judging.dense(state, slot, recommendation_id, continues, bank)
         else:
-            body = judging.explain(state, slot, verdict, recommendation_id, continues, bank)
+            body = judging.explain(state, slot, standing, recommendation_id, continues, bank)
         digest = bodies.body_digest(body)
-        mode = state.configs.at(verdict.time).config.for_entity(bank).mode
+        mode = state.configs.at(standing.time).config.for_entity(bank).mode
         if before is not None and before.digest == digest and before.mode == mode:
             return
-        said[key] = Said(recommendation_id, typology, bucket, verdict.action, digest, mode)
+        said[key] = Said(body.recommendation_id, typology, bucket, standing.action, digest, mode)
         self._say(Recommendation(cause=self._cause(), subject=subject, bank=bank, mode=mode, body=body))
 
     def _forget_lapsed(self, touched: np.ndarray) -> None:
         """Recommendations that nothing can change any more need not be held."""
         state = self.state
         length = state.settings.bucket
-        for slot in touched.tolist():
-            case = state.cases.get(slot)
-            if case is None:
-                continue
+        for slot in touched[state.acc["cased"][touched] != 0].tolist():
+            case = state.cases[slot]
             done = int(state.acc["swept"][slot]) - state.settings.open_for - state.settings.closing - length
             said = [s for s in case.said if s.typology == TOO_DENSE or (s.bucket + 1) * length > done]
             verdicts = [v for v in case.verdicts if (v.time // length + 1) * length > done]
@@ -488,8 +485,7 @@ class _Step:
                 continue
             case.said, case.verdicts = said, verdicts
             state.acc["hold"][slot] = state.hold_from(slot)
-            if not verdicts and not said and not case.decisions:
-                del state.cases[slot]
+            state.drop_if_empty(slot)
 
     # -- saying --------------------------------------------------------------------------------------------------------
 
@@ -500,12 +496,12 @@ class _Step:
         self.result.outputs.append(output)
 
 
-def _best_by_bucket(verdicts: Iterable[Verdict], length: int) -> dict[tuple[str, int], Verdict]:
+def _best_by_bucket(verdicts: Iterable[Standing], length: int) -> dict[tuple[str, int], Standing]:
     """The verdict with the highest action of each (typology, bucket), ties to the earliest.
 
     The fallback typology gives way to a named one of the same bucket that is at least as high.
     """
-    best: dict[tuple[str, int], Verdict] = {}
+    best: dict[tuple[str, int], Standing] = {}
     for verdict in verdicts:
         key = (verdict.typology, verdict.time // length)
         if key not in best or verdict.action > best[key].action:

@@ -74,7 +74,7 @@ ACCOUNT = np.dtype(
         ("month", "<i4"),  # 30-day bucket of totals[0]
         ("bank", "<u2"),
         ("changed", "u1"),
-        ("spare", "u1"),
+        ("cased", "u1"),  # has a Case
         ("credits", "<i8", (MONTHS,)),  # u-cents per 30-day bucket, closed legs
         ("debits", "<i8", (MONTHS,)),
     ]
@@ -140,6 +140,17 @@ FORGET_DAYS = 400
 """A relationship silent for longer starts anew, so a counterparty may be forgotten after it."""
 MONTH_DAYS = 30
 NOT_BOOKED = 1
+
+
+def _capacities() -> np.ndarray:
+    """Capacities of a stretch: steps of about a quarter, so that an eighth of an arena is spare on average."""
+    sizes = [2]
+    while sizes[-1] < 2**24:
+        sizes.append(max(sizes[-1] + 1, sizes[-1] * 5 // 4))
+    return np.array(sizes, np.int64)
+
+
+CAPACITIES = _capacities()
 
 
 class FoldParams(NamedTuple):
@@ -225,6 +236,7 @@ def new_account(acc, table, slot, subject):
     acc[slot].month = -1
     acc[slot].bank = 0
     acc[slot].changed = 0
+    acc[slot].cased = 0
     mask = np.uint64(table.shape[0] - 1)
     h = mix(subject) & mask
     while table[np.int64(h)] >= 0:
@@ -328,37 +340,85 @@ def forget_parties(acc, parties, a, day):
 
 
 @njit(cache=True)
-def reserve_parties(acc, parties, ptop, a, extra, day):
-    """Make room for `extra` counterparties. Returns the new top of the arena, or -1 when the arena is full."""
-    if acc[a].plen + extra <= acc[a].pcap:
-        return ptop
-    if acc[a].plen > 0:
-        forget_parties(acc, parties, a, day)
-        if acc[a].plen + extra <= acc[a].pcap:
-            return ptop
-    need = acc[a].plen + extra
-    cap = max(need, need + need // 4) + 1
-    if ptop + cap > parties.shape[0]:
-        return -1
-    for i in range(acc[a].plen):
-        parties[ptop + i] = parties[acc[a].poff + i]
-    acc[a].poff = ptop
-    acc[a].pcap = cap
-    return ptop + cap
+def capacity_class(n):
+    """Number of the smallest capacity that holds n."""
+    return np.searchsorted(CAPACITIES, n)
 
 
 @njit(cache=True)
-def close(acc, rows, parties, ptop, a, p):
+def reserve_parties(acc, parties, pool, a, extra, day):
+    """Make room for `extra` counterparties; False when the arena is full.
+
+    `pool` (1 + classes,) int64: top of the arena, then the first free stretch of each capacity class (-1 = none); a free
+    stretch holds the next one in its first record.
+    """
+    need = acc[a].plen + extra
+    if need <= acc[a].pcap:
+        return True
+    if acc[a].plen > 0:
+        forget_parties(acc, parties, a, day)
+        need = acc[a].plen + extra
+        if need <= acc[a].pcap:
+            return True
+    k = capacity_class(need)
+    cap = CAPACITIES[k]
+    new = pool[1 + k]
+    if new >= 0:
+        pool[1 + k] = np.int64(parties[new].party)
+    else:
+        if pool[0] + cap > parties.shape[0]:
+            return False
+        new = pool[0]
+        pool[0] += cap
+    old = acc[a].poff
+    for i in range(acc[a].plen):
+        parties[new + i] = parties[old + i]
+    if acc[a].pcap > 0:
+        k = capacity_class(acc[a].pcap)
+        parties[old].party = np.uint64(pool[1 + k])
+        pool[1 + k] = old
+    acc[a].poff = new
+    acc[a].pcap = cap
+    return True
+
+
+@njit(cache=True)
+def move_row(acc, rows, pool, a, need):
+    """Give an account a stretch with room for `need` rows and free the old one; False when the arena is full. Pool as above."""
+    k = capacity_class(need)
+    cap = CAPACITIES[k]
+    new = pool[1 + k]
+    if new >= 0:
+        pool[1 + k] = rows[new].time
+    else:
+        if pool[0] + cap > rows.shape[0]:
+            return False
+        new = pool[0]
+        pool[0] += cap
+    old = acc[a].off
+    for i in range(acc[a].len):
+        rows[new + i] = rows[old + i]
+    if acc[a].cap > 0:
+        k = capacity_class(acc[a].cap)
+        rows[old].time = pool[1 + k]
+        pool[1 + k] = old
+    acc[a].off = new
+    acc[a].cap = cap
+    return True
+
+
+@njit(cache=True)
+def close(acc, rows, parties, ppool, a, p):
     """Move the account's boundary, enter closed rows into its base, drop rows nobody can see any more.
 
-    Only what was judged counts for the boundary, so that a step may insert first and judge afterwards. Returns the new top of
-    the counterparty arena, or -1 when that arena is full (nothing is changed then).
+    Only what was judged counts for the boundary, so that a step may insert first and judge afterwards. False when
+    the counterparty arena is full (nothing is changed then).
     """
     if acc[a].swept == NEVER:
-        return ptop
+        return True
     b = min(acc[a].swept - p.closing, acc[a].hold - 1)
     if b <= acc[a].boundary:
-        return ptop
+        return True
     off = acc[a].off
     n = acc[a].len
     end = acc[a].closed
@@ -366,10 +426,8 @@ def close(acc, rows, parties, ptop, a, p):
         end += 1
     fresh = end - acc[a].closed
     if fresh > 0:
-        top = reserve_parties(acc, parties, ptop, a, fresh, b // DAY)
-        if top < 0:
-            return -1
-        ptop = top
+        if not reserve_parties(acc, parties, ppool, a, fresh, b // DAY):
+            return False
         for i in range(off + acc[a].closed, off + end):
             if rows[i].a & (VOID_BIT | IGNORED_BIT):
                 continue
@@ -398,22 +456,7 @@ def close(acc, rows, parties, ptop, a, p):
             rows[i] = rows[i + drop]
         acc[a].len = n - drop
         acc[a].closed = end - drop
-    return ptop
-
-
-@njit(cache=True)
-def reserve_row(acc, rows, top, a):
-    """Make room for one more row. Returns the new top of the arena, or -1 when the arena is full."""
-    if acc[a].len < acc[a].cap:
-        return top
-    cap = max(acc[a].len + acc[a].len // 4, acc[a].len + 4)
-    if top + cap > rows.shape[0]:
-        return -1
-    for i in range(acc[a].len):
-        rows[top + i] = rows[acc[a].off + i]
-    acc[a].off = top
-    acc[a].cap = cap
-    return top + cap
+    return True
 
 
 @njit(cache=True)
@@ -515,10 +558,10 @@ def cut_hub(acc, rows, a, since):
 
 @njit(cache=True)
 def insert(
-    acc, n_acc, table, rows, top, parties, ptop, subject, leg, party, time, wa, wb, bank, status, offset, skip,
+    acc, n_acc, table, rows, pool, parties, ppool, subject, leg, party, time, wa, wb, bank, status, offset, skip,
     start, step, touched, n_touched, outcome, loser, p,
 ):  # fmt: skip
-    """Insert the legs [start, n) of a batch. Returns (why, next leg, n_acc, top, ptop, n_touched).
+    """Insert the legs [start, n) of a batch. Returns (why, next leg, n_acc, n_touched).
 
     Stops early with NEED_* when an array is full; the caller makes room and calls again from the returned leg. `outcome` (n,) takes what
     became of each leg, `loser` (n,) ROW the content that lost a conflict. `skip` (n,) marks redelivered source coordinates.
@@ -531,7 +574,7 @@ def insert(
         a = find(acc, table, subject[r])
         if a < 0:
             if n_acc == acc.shape[0]:
-                return NEED_ACCOUNTS, r, n_acc, top, ptop, n_touched
+                return NEED_ACCOUNTS, r, n_acc, n_touched
             a = n_acc
             new_account(acc, table, a, subject[r])
             n_acc += 1
@@ -553,15 +596,11 @@ def insert(
             acc[a].clock = max(acc[a].clock, t)
             continue
         if acc[a].len == acc[a].cap:
-            new_top = close(acc, rows, parties, ptop, a, p)
-            if new_top < 0:
-                return NEED_PARTIES, r, n_acc, top, ptop, n_touched
-            ptop = new_top
+            if not close(acc, rows, parties, ppool, a, p):
+                return NEED_PARTIES, r, n_acc, n_touched
             if acc[a].len + acc[a].len // 8 >= acc[a].cap:
-                new_top = reserve_row(acc, rows, top, a)
-                if new_top < 0:
-                    return NEED_ROWS, r, n_acc, top, ptop, n_touched
-                top = new_top
+                if not move_row(acc, rows, pool, a, acc[a].len + acc[a].len // 8 + 1):
+                    return NEED_ROWS, r, n_acc, n_touched
         off = acc[a].off
         held = -1
         for i in range(acc[a].len):
@@ -611,10 +650,8 @@ def insert(
         if t <= acc[a].boundary:
             outcome[r] = LATE
             if not (word & VOID_BIT):
-                new_top = reserve_parties(acc, parties, ptop, a, 1, acc[a].boundary // DAY)
-                if new_top < 0:
-                    return NEED_PARTIES, r, n_acc, top, ptop, n_touched
-                ptop = new_top
+                if not reserve_parties(acc, parties, ppool, a, 1, acc[a].boundary // DAY):
+                    return NEED_PARTIES, r, n_acc, n_touched
                 credit = (leg[r] & ONE) == ONE
                 if party[r] != 0:
                     enter_party(acc, parties, a, party[r], credit, t // DAY)
@@ -636,7 +673,7 @@ def insert(
                 j += 1
             if j - i >= p.hub_bucket_legs:
                 cut_hub(acc, rows, a, bucket * p.lateness)
-    return DONE, n, n_acc, top, ptop, n_touched
+    return DONE, n, n_acc, n_touched
 
 
 @njit(cache=True)
@@ -750,34 +787,6 @@ def mark_swept(acc, touched):
     """After judging: what was judged may close."""
     for s in range(touched.shape[0]):
         acc[touched[s]].swept = acc[touched[s]].clock
-
-
-@njit(cache=True)
-def move_rows(acc, n_acc, rows, out):
-    """Copy every account's rows to the front of another arena, without gaps. Returns the new top."""
-    top = 0
-    for a in range(n_acc):
-        n = acc[a].len
-        for i in range(n):
-            out[top + i] = rows[acc[a].off + i]
-        acc[a].off = top
-        acc[a].cap = n
-        top += n
-    return top
-
-
-@njit(cache=True)
-def move_parties(acc, n_acc, parties, out):
-    """Copy every account's counterparties to the front of another arena, without gaps. Returns the new top."""
-    top = 0
-    for a in range(n_acc):
-        n = acc[a].plen
-        for i in range(n):
-            out[top + i] = parties[acc[a].poff + i]
-        acc[a].poff = top
-        acc[a].pcap = n
-        top += n
-    return top
 
 
 @njit(cache=True)
