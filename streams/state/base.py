@@ -55,7 +55,8 @@ class StoreRefused(StoreError):
 class FenceLost(Exception):
     """The partition has another owner, or the store went back in time. Nothing of this write was applied.
 
-    Answer: drop the partition's memory, confirm membership, `claim`, load, replay from the head.
+    Answer: drop the partition's memory, confirm membership, `claim`, load, replay from the head. Until that claim every
+    further write of this store object to the partition is refused too.
     """
 
     def __init__(self, partition: int, reason: str) -> None:

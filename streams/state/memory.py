@@ -143,7 +143,7 @@ class MemoryStore:
         """Write the head on top of the expected one."""
         record = self._fenced(partition, epoch)
         if record.applied != expected_applied:
-            raise FenceLost(partition, f"applied is {record.applied}, expected {expected_applied}")
+            raise self._lost(partition, f"applied is {record.applied}, expected {expected_applied}")
         record.applied, record.head = applied, bytes(head)
         self._written(partition, record)
 
@@ -159,10 +159,14 @@ class MemoryStore:
         record = self._data.partition(partition)
         claimed, writes = self._claims.get(partition, (None, 0))
         if claimed != epoch or record.epoch != epoch:
-            raise FenceLost(partition, f"epoch is {record.epoch}, the write's is {epoch}")
+            raise self._lost(partition, f"epoch is {record.epoch}, the write's is {epoch}")
         if record.writes != writes:
-            raise FenceLost(partition, f"the store went back from write {writes} to {record.writes}")
+            raise self._lost(partition, f"the store went back from write {writes} to {record.writes}")
         return record
+
+    def _lost(self, partition: int, reason: str) -> FenceLost:
+        self._claims.pop(partition, None)
+        return FenceLost(partition, reason)
 
     def _written(self, partition: int, record: _Partition) -> None:
         record.writes += 1

@@ -157,9 +157,7 @@ class RedisStore:
         """What each server says of itself; the name is empty when there is only one."""
         clients = {"": self._client}
         if self._cluster:
-            clients = {
-                f"{node.name}: ": node.redis_connection or node for node in self._client.get_primaries()
-            }
+            clients = {f"{node.name}: ": node for node in self._client.get_primaries()}
         return {name: await _ask(client) for name, client in clients.items()}
 
     # -- one partition ----------------------------------------------------------------------------------------------------
@@ -177,9 +175,9 @@ class RedisStore:
             with _errors():
                 stored, writes = await self._client.hmget(self._key(partition, "f"), "epoch", "seq")
             if int(stored or 0) != epoch:
-                raise FenceLost(partition, f"epoch is {int(stored or 0)}, ours is {epoch}")
+                raise self._lost(partition, f"epoch is {int(stored or 0)}, ours is {epoch}")
             if int(writes) not in (fence.writes, fence.writes + (fence.unknown is not None)):
-                raise FenceLost(partition, f"the store went back from write {fence.writes} to {int(writes)}")
+                raise self._lost(partition, f"the store went back from write {fence.writes} to {int(writes)}")
 
     async def load_head(self, partition: int) -> bytes | None:
         """The head."""
@@ -270,6 +268,10 @@ class RedisStore:
             raise FenceLost(partition, f"epoch {epoch} is not the one that this worker claimed last")
         return fence
 
+    def _lost(self, partition: int, reason: str) -> FenceLost:
+        self._fences.pop(partition, None)
+        return FenceLost(partition, reason)
+
     async def _write(
         self, script: scripts.Script, partition: int, epoch: int, names: list[str], values: list[_Argument]
     ) -> None:
@@ -287,7 +289,7 @@ class RedisStore:
             answer, stored = await self._run(script, keys, arguments)
             if answer < 0:
                 stored = stored.decode() if isinstance(stored, bytes) else stored
-                raise FenceLost(
+                raise self._lost(
                     partition, _REFUSALS[answer].format(stored=stored or "none", epoch=epoch, last=number - 1)
                 )
             fence.unknown = None
