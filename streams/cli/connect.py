@@ -1,0 +1,193 @@
+"""Settings and connections of the commands that talk to a running installation, with their failures in one clear line."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from streams.cli.exits import CliError, Exit
+
+if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+    from kafka import KafkaAdminClient
+
+    from streams.settings import Settings
+    from streams.topics import TopicNames, TopicSpec
+
+T = TypeVar("T")
+
+SETTINGS_OPTION = typer.Option(
+    None, "--settings", "-s", help="Settings of the installation (YAML); SAFEHOLD_* variables overlay it."
+)
+QUIET_MS = 500
+"""How long the end of a topic must be silent before a reader believes that it has seen all."""
+
+
+def settings_of(path: Path | None) -> Settings:
+    """The settings, or every problem with them."""
+    from streams.settings import load
+    from streams.settings_values import SettingsError
+
+    try:
+        return load(path)
+    except SettingsError as problem:
+        where = (
+            f"the settings in {path}"
+            if path
+            else "the settings from SAFEHOLD_* variables (no --settings given)"
+        )
+        raise CliError(
+            f"{where} cannot be used",
+            details=problem.problems,
+            look="docs/settings.md lists every setting",
+            code=Exit.INPUT,
+        ) from None
+
+
+def unreachable(settings: Settings, problem: Exception) -> CliError:
+    """A broker that does not answer."""
+    servers = ", ".join(settings.bootstrap_servers)
+    return CliError(
+        f"Kafka at {servers} does not answer ({type(problem).__name__}: {problem})",
+        look="safehold doctor; bootstrap_servers and security_protocol in the settings",
+        code=Exit.UNREACHABLE,
+    )
+
+
+def names_of(settings: Settings) -> TopicNames:
+    """The names of the installation's topics."""
+    from streams.topics import TopicNames
+
+    return TopicNames(settings.topic_prefix)
+
+
+def banks_of(settings: Settings, more: Sequence[str] = ()) -> list[str]:
+    """Every bank that gets a review topic."""
+    return sorted({topic.bank for topic in settings.topics if topic.bank} | set(more))
+
+
+def wanted_topics(settings: Settings, more_banks: Sequence[str] = ()) -> list[TopicSpec]:
+    """Every topic that must exist."""
+    from streams.topics import wanted
+
+    return wanted(
+        names_of(settings),
+        partitions=settings.ledger_partitions,
+        banks=banks_of(settings, more_banks),
+        sources=sorted({topic.name for topic in settings.topics}),
+        replication=settings.replication_factor,
+    )
+
+
+def _secured(settings: Settings) -> dict[str, Any]:
+    options: dict[str, Any] = {"security_protocol": settings.security_protocol}
+    if settings.security_protocol.startswith("SASL"):
+        options["sasl_mechanism"] = settings.sasl_mechanism
+        options["sasl_plain_username"] = settings.sasl_username
+        options["sasl_plain_password"] = settings.sasl_password.reveal()
+    return options
+
+
+@contextmanager
+def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
+    """An admin client."""
+    from kafka.errors import KafkaError
+
+    from streams.topics import admin_client
+
+    options = _secured(settings)
+    if settings.security_protocol.endswith("SSL"):
+        options["ssl_cafile"] = settings.ssl_ca_file or None
+        options["ssl_certfile"] = settings.ssl_cert_file or None
+        options["ssl_keyfile"] = settings.ssl_key_file or None
+    try:
+        with admin_client(",".join(settings.bootstrap_servers), **options) as client:
+            yield client
+    except (KafkaError, OSError) as problem:
+        raise unreachable(settings, problem) from problem
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """Connection options of aiokafka's producers and consumers."""
+    options = _secured(settings)
+    if settings.security_protocol.endswith("SSL"):
+        from aiokafka.helpers import create_ssl_context
+
+        options["ssl_context"] = create_ssl_context(
+            cafile=settings.ssl_ca_file or None,
+            certfile=settings.ssl_cert_file or None,
+            keyfile=settings.ssl_key_file or None,
+        )
+    return {"bootstrap_servers": list(settings.bootstrap_servers), **options}
+
+
+@asynccontextmanager
+async def producer(settings: Settings, **options: Any) -> AsyncIterator[AIOKafkaProducer]:
+    """An idempotent producer that has delivered everything when it is left."""
+    from aiokafka import AIOKafkaProducer
+
+    client = AIOKafkaProducer(**client_options(settings), enable_idempotence=True, **options)
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.stop()
+
+
+@asynccontextmanager
+async def consumer(settings: Settings, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
+    """A consumer without a group: it takes nothing away from the worker."""
+    from aiokafka import AIOKafkaConsumer
+
+    client = AIOKafkaConsumer(
+        **client_options(settings), enable_auto_commit=False, auto_offset_reset="earliest", **options
+    )
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.stop()
+
+
+async def read_all(client: AIOKafkaConsumer, topics: Sequence[str]) -> AsyncIterator[Any]:
+    """Every record that these topics hold now, partition by partition in order. A topic that is not there holds none."""
+    from aiokafka import TopicPartition
+
+    there = await client.topics()
+    places = [
+        TopicPartition(topic, partition)
+        for topic in topics
+        if topic in there
+        for partition in sorted(client.partitions_for_topic(topic) or ())
+    ]
+    if not places:
+        return
+    client.assign(places)
+    await client.seek_to_beginning(*places)
+    ends = await client.end_offsets(places)
+    starts = await client.beginning_offsets(places)
+    open_places = {place for place in places if ends[place] > starts[place]}
+    while open_places:
+        batches = await client.getmany(*open_places, timeout_ms=QUIET_MS)
+        for place, records in batches.items():
+            for record in records:
+                if record.offset < ends[place]:
+                    yield record
+        for place in list(open_places):
+            if await client.position(place) >= ends[place]:
+                open_places.discard(place)
+
+
+def run(settings: Settings, work: Coroutine[Any, Any, T]) -> T:
+    """Run something asynchronous; a broker that does not answer is one clear line."""
+    from aiokafka.errors import KafkaError
+
+    try:
+        return asyncio.run(work)
+    except (KafkaError, OSError) as problem:
+        raise unreachable(settings, problem) from problem

@@ -1,0 +1,104 @@
+"""`safehold replay FILE`: a file to a bank topic, as the bank would have sent it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from streams.cli.connect import SETTINGS_OPTION
+from streams.cli.exits import CliError, Exit
+from streams.cli.judge import BANK_OPTION, MAPPING_OPTION, opened
+from streams.cli.output import JSON_OPTION, Progress, emit, say
+
+if TYPE_CHECKING:
+    from streams.opening import Opened
+    from streams.replay import Pace, Replayed
+    from streams.settings import Settings
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at the lag."""
+
+
+def replay(
+    file: Path = typer.Argument(help="Payments: Parquet, CSV or JSONL, in the order of their time."),
+    topic: str = typer.Option(..., "--topic", "-t", help="The bank topic to write to. It must exist."),
+    mapping: str = MAPPING_OPTION,
+    speed: str = typer.Option(
+        "max", "--speed", help="`max`, `60x` (sixty times as fast as it happened), or `5000/s`."
+    ),
+    settings: Path | None = SETTINGS_OPTION,
+    bank: str = BANK_OPTION,
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Send a file to a topic, one canonical message a payment. Shows rate, time left and how far intake is behind."""
+    from dataclasses import asdict
+
+    from streams.cli.connect import run, settings_of
+
+    pace = pace_of(speed)
+    payments = opened(file, mapping, bank)
+    chosen = settings_of(settings)
+    with Progress(f"replaying {file.name}", payments.total, "payments", quiet=as_json) as progress:
+        done = run(chosen, _replay(chosen, payments, topic, pace, progress))
+    if as_json:
+        emit({"file": str(file), "topic": topic, **asdict(done)})
+        return
+    rate = done.sent / done.seconds if done.seconds else 0
+    say(
+        f"{done.sent:,} payments to {topic} in {done.seconds:.1f} s ({rate:,.0f}/s); {done.rejected:,} rows were not payments"
+    )
+
+
+def pace_of(text: str) -> Pace:
+    """`max`, `60x` or `5000/s`."""
+    from streams.replay import Pace
+
+    if text == "max":
+        return Pace()
+    number = re.fullmatch(r"(\d+(?:\.\d+)?)(x|/s)", text)
+    if number is None or not float(number[1]):
+        raise CliError(
+            f"{text!r} is no speed", look="--speed max, --speed 60x, --speed 5000/s", code=Exit.USAGE
+        )
+    return Pace(speed=float(number[1])) if number[2] == "x" else Pace(rate=float(number[1]))
+
+
+async def _replay(
+    settings: Settings, payments: Opened, topic: str, pace: Pace, progress: Progress
+) -> Replayed:
+    from streams.cli.connect import consumer, producer
+    from streams.opening import CannotOpen
+    from streams.replay import replay as send_all
+
+    async with (
+        producer(settings, linger_ms=5, max_batch_size=262_144) as client,
+        consumer(settings) as looker,
+    ):
+        if topic not in await looker.topics():
+            raise CliError(
+                f"the topic {topic} does not exist", look="the bank's own topics are created by the bank"
+            )
+        lag = _Lag(looker, progress)
+        try:
+            return await send_all(payments.payments(), client, topic, pace=pace, progress=lag.tell)
+        except CannotOpen as problem:
+            raise CliError(
+                str(problem), details=problem.details, look=problem.look, code=Exit.INPUT
+            ) from problem
+
+
+class _Lag:
+    """What the progress line says besides the rate."""
+
+    def __init__(self, looker: Any, progress: Progress) -> None:
+        self.looker, self.progress = looker, progress
+
+    def tell(self, done: Replayed) -> None:
+        """Pass on how many were sent, and up to when."""
+        from streams.publish import rfc3339
+
+        when = rfc3339(done.last_time)[:16].replace("T", " ") if done.sent else ""
+        self.progress.update(done.sent + done.rejected, f"at {when}" if when else "")
