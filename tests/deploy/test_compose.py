@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +171,31 @@ def test_the_locks_satisfy_the_project() -> None:
             assert need.specifier.contains(versions[name]), (
                 f"{lock}: {name} {versions[name]} is not {need.specifier}"
             )
+
+
+def test_the_image_is_built_from_files_that_exist_and_are_not_ignored() -> None:
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = [line.split()[1:-1] for line in DOCKERFILE.splitlines() if re.match(r"COPY (?!--from)", line)]
+    assert copied
+    for source in itertools.chain.from_iterable(copied):
+        assert (ROOT / source).exists(), source
+        assert source in allowed, f"{source} is left out by .dockerignore"
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_program_and_its_shipped_files_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "detectors", "streams", "deploy/config"):
+        target = tmp_path / name
+        target.parent.mkdir(exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, target)
+    command = [BIN / "uv", "build", "--wheel", "--quiet", "--out-dir", tmp_path / "dist", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names} == {"detectors", "streams", "safehold-0.1.0.dist-info"}
+    assert "streams/_data/mappings/berka.yaml" in names
+    assert "streams/cli/__init__.py" in names
