@@ -7,22 +7,37 @@ except `amount_limit`, which is in minor units of `currency`. Ids are hexadecima
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from detectors.catalogue import ALL, IDS, SPECS
-from detectors.model import ACTION_NAMES, PPM, Action, Family, Side
+from detectors.config import Config
+from detectors.evidence import evidence
+from detectors.model import (
+    ACTION_NAMES,
+    ENGINE_VERSION,
+    MINUTE,
+    PPM,
+    AccountKind,
+    Action,
+    Family,
+    Role,
+    Side,
+    Stage,
+)
 from detectors.render import points as say_points
 from detectors.render import sentence
 from detectors.roles import ROLES, role_shares
-from detectors.scoring import FAMILIES, Plan, Reading, Verdict, read, score
+from detectors.scoring import FAMILIES, Plan, Reading, Verdict, plan, read, score
 from detectors.sections import ESSENTIAL_KINDS
-from detectors.spec import MAX_EVIDENCE, NOT_COMPUTABLE, AccountView, Evidence, Ints, Observed
-from detectors.typologies import TYPOLOGIES
+from detectors.spec import DETECTOR_ERROR, MAX_EVIDENCE, NOT_COMPUTABLE, AccountView, Evidence, Ints, Observed
+from detectors.typologies import FALLBACK_TITLE, TOO_DENSE, TYPOLOGIES
+from detectors.window import currency_name
 
 DISCLOSURE: Final = "investigator-only"
 """Tipping-off label: only an approved template may ever reach the customer, and only from the bank."""
@@ -48,7 +63,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     points: int
     strength: int
     observed: tuple[Value, ...]
-    threshold: int
+    threshold: int | None
     threshold_provenance: str
     baseline: tuple[Value, ...]
     window_from: int
@@ -146,8 +161,11 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.expires_at <= self.event_time:
             raise ValueError("a recommendation must expire after its event")
-        if not self.reasons or not all(reason.tx_ids for reason in self.reasons):
-            raise ValueError("a recommendation must name the transactions of every reason")
+        cited = self.typology == TOO_DENSE or all(reason.tx_ids for reason in self.reasons)
+        if not self.reasons or not cited:
+            raise ValueError(
+                "a recommendation must name the transactions of every reason that carries points"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,23 +175,16 @@ class Context:
     subject: int
     bank: str
     currency: str
-    bucket: int  # index of the recommendation's bucket
+    same_currency: NDArray[np.bool_] | None  # rows of the view in that currency; None = all
+    recommendation_id: str
     continues: str  # id of the recommendation of the adjacent bucket, or empty
+    config_version: str
     config_digest: str
     engine_version: str
     child: bool
     sends: bool
     max_action: int
     late: bool = False
-    errors: tuple[str, ...] = field(default=())  # detectors that raised at this leg
-
-
-class ExplainError(Exception):
-    """A detector could not explain a leg. Its strength there is an error (-4): score the leg again without it."""
-
-    def __init__(self, detector: str, cause: Exception) -> None:
-        self.detector = detector
-        super().__init__(f"{detector} could not explain: {type(cause).__name__}")
 
 
 def recommendation_id(subject: int, typology: str, bucket: int) -> str:
@@ -198,7 +209,10 @@ def transaction_id(leg: int) -> str:
 
 
 def still_here(view: AccountView, credits: set[int]) -> int:
-    """Minor units of these credits that are still in the account, first in first out over all visible rows."""
+    """Minor units of these credits that are still in the account, first in first out over all visible rows.
+
+    Credits in another currency than the judged leg's are the caller's to leave out.
+    """
     queue: list[list[int]] = []
     for row in range(view.hi):
         amount = int(view.amount_u[row])
@@ -225,18 +239,23 @@ def _values(observed: tuple[Observed, ...]) -> tuple[Value, ...]:
     )
 
 
-def _explain(column: int, view: AccountView, plan: Plan) -> Evidence:
+def _explain(column: int, view: AccountView, plan: Plan) -> tuple[Evidence, bool]:
+    """Evidence, and whether the detector gave it. One that raises is contained: the measures and the leg itself stay."""
+    spec, params = SPECS[column], plan.params[column]
     try:
-        found = ALL[column].explain(view, plan.params[column])
-    except Exception as error:
-        raise ExplainError(IDS[column], error) from error
-    assert isinstance(found, Evidence)
-    return found
+        found = ALL[column].explain(view, params)
+        if found.rows or spec.family == Family.MITIGATOR:
+            return found, True
+    except Exception:  # noqa: BLE001 - shown in the limits, where the caller counts it
+        pass
+    return evidence(
+        view, spec, params, window=0, compared=[(name, "") for name in spec.measures], rows=[view.hi - 1]
+    ), False
 
 
 def _reason(column: int, points: int, strength: int, seen: Evidence, view: AccountView, plan: Plan) -> Reason:
     spec, params = SPECS[column], plan.params[column]
-    first = next(o for o in seen.observed if o.threshold is not None)
+    first = next((o for o in seen.observed if o.threshold is not None), seen.observed[0])
     transactions = list(dict.fromkeys(transaction_id(int(view.leg[row])) for row in seen.rows))
     return Reason(
         indicator=spec.id,
@@ -246,7 +265,7 @@ def _reason(column: int, points: int, strength: int, seen: Evidence, view: Accou
         points=points,
         strength=strength,
         observed=_values(seen.observed),
-        threshold=first.threshold or 0,
+        threshold=first.threshold,
         threshold_provenance=first.tag.value if first.tag is not None else "",
         baseline=_values(seen.baseline),
         window_from=seen.window_from,
@@ -275,7 +294,7 @@ def _changes(
     low: Ints,
     columns: list[int],
     verdict: Verdict,
-    evidence: dict[int, Evidence],
+    seen: dict[int, Evidence],
     plan: Plan,
     context: Context,
 ) -> tuple[Change, ...]:
@@ -309,7 +328,7 @@ def _changes(
             text=f"{say_points(total - needed)} points above the {say_points(needed)} that this action needs.",
         )
     )
-    found.extend(_nearest(columns, evidence))
+    found.extend(_nearest(columns, seen))
     if verdict.total_low != verdict.total_high:
         found.append(
             Change(
@@ -324,11 +343,11 @@ def _changes(
     return tuple(found)
 
 
-def _nearest(columns: list[int], evidence: dict[int, Evidence]) -> list[Change]:
+def _nearest(columns: list[int], seen: dict[int, Evidence]) -> list[Change]:
     """The observed value that stands closest to its threshold, measured in parts of the threshold."""
     best: tuple[int, int, Observed] | None = None
     for column in columns:
-        for item in evidence[column].observed:
+        for item in seen[column].observed:
             if item.threshold is None or item.threshold <= 0 or item.value < 0:
                 continue
             slack = abs(item.value - item.threshold) * PPM // item.threshold
@@ -349,7 +368,12 @@ def _nearest(columns: list[int], evidence: dict[int, Evidence]) -> list[Change]:
 
 
 def _limits(
-    columns: list[int], view: AccountView, verdict: Verdict, context: Context, here: int
+    columns: list[int],
+    view: AccountView,
+    verdict: Verdict,
+    context: Context,
+    here: int,
+    failed: tuple[str, ...],
 ) -> tuple[Limit, ...]:
     found: list[Limit] = []
 
@@ -368,7 +392,7 @@ def _limits(
         add("nothing-left", "", "None of the money named here was left in the account at this payment.")
     if context.late:
         add("late", "", "The payment came later than the feed's lateness allows.")
-    for detector in context.errors:
+    for detector in failed:
         add("detector-error", detector, "This detector failed here; its indicator is not known.")
     for column in columns:
         for look_alike in SPECS[column].look_alikes:
@@ -394,7 +418,7 @@ def _gate_evidence(verdict: Verdict, reading: Reading, plan: Plan) -> tuple[str,
                 )
                 for need, gate in zip(typology.needs, plan.gates[index], strict=True)
             )
-    return "Unattributed laundering", ()
+    return FALLBACK_TITLE, ()
 
 
 def explain_leg(
@@ -402,8 +426,7 @@ def explain_leg(
 ) -> Body:
     """The body for a judged leg whose verdict is at least `monitor`.
 
-    `view` is of the reading that the verdict speaks of; `high` and `low` are the leg's strengths (D,) in both. Raises
-    `ExplainError` where a detector cannot explain what it found.
+    `view` is of the reading that the verdict speaks of; `high` and `low` are the leg's strengths (D,) in both.
     """
     spoken = high if verdict.reading == "high" else low
     reading = read(spoken[None, :], plan)
@@ -415,8 +438,15 @@ def explain_leg(
         for c in np.flatnonzero(spoken > 0).tolist()
         if SPECS[c].family == Family.MITIGATOR and plan.judged[c]
     ]
-    evidence = {c: _explain(c, view, plan) for c in (*for_it, *against)}
-    credits = {row for c in for_it for row in evidence[c].rows if view.side[row] == Side.CREDIT}
+    explained = {c: _explain(c, view, plan) for c in (*for_it, *against)}
+    seen = {c: found for c, (found, _) in explained.items()}
+    failed = tuple(IDS[c] for c, (_, ok) in explained.items() if not ok)
+    failed += tuple(
+        IDS[c] for c in np.flatnonzero((high == DETECTOR_ERROR) | (low == DETECTOR_ERROR)).tolist()
+    )
+    credits = {row for c in for_it for row in seen[c].rows if view.side[row] == Side.CREDIT}
+    if context.same_currency is not None:
+        credits = {row for row in credits if context.same_currency[row]}
     holds = verdict.action in (Action.HOLD_AND_REVIEW, Action.FREEZE)
     here = still_here(view, credits) if holds else 0
     action = ACTION_NAMES[verdict.action]
@@ -431,7 +461,7 @@ def explain_leg(
         by_family[Family.MITIGATOR.value] = taken
     trigger = int(view.leg[-1])
     return Body(
-        recommendation_id=recommendation_id(context.subject, verdict.typology, context.bucket),
+        recommendation_id=context.recommendation_id,
         subject_account=f"{context.subject:016x}",
         bank=context.bank,
         event_time=view.now,
@@ -454,12 +484,10 @@ def explain_leg(
         points_low=verdict.total_low,
         points_high=verdict.total_high,
         points_by_family=by_family,
-        reasons=tuple(_reason(c, int(gained[c]), int(spoken[c]), evidence[c], view, plan) for c in for_it),
-        mitigators=tuple(
-            _reason(c, int(gained[c]), int(spoken[c]), evidence[c], view, plan) for c in against
-        ),
-        what_would_change_this=_changes(high, low, for_it, verdict, evidence, plan, context),
-        limits=_limits(for_it, view, verdict, context, here),
+        reasons=tuple(_reason(c, int(gained[c]), int(spoken[c]), seen[c], view, plan) for c in for_it),
+        mitigators=tuple(_reason(c, int(gained[c]), int(spoken[c]), seen[c], view, plan) for c in against),
+        what_would_change_this=_changes(high, low, for_it, verdict, seen, plan, context),
+        limits=_limits(for_it, view, verdict, context, here, failed),
         not_computable=tuple(
             NotComputable(indicator=IDS[c], reason=NOT_COMPUTABLE.get(int(spoken[c]), "unknown"))
             for c in np.flatnonzero(spoken < 0).tolist()
@@ -469,7 +497,130 @@ def explain_leg(
         proposed_duration=duration,
         expires_at=view.now + duration,
         continues=context.continues,
-        config_version=plan.config.version,
+        config_version=context.config_version,
         config_digest=context.config_digest,
         engine_version=context.engine_version,
+    )
+
+
+def assemble(
+    *,
+    subject: int,
+    bank: str,
+    account_kind: AccountKind,
+    verdict_action: Action,
+    typology: str,
+    recommendation_id: str,
+    continues: str,
+    high: Ints,
+    low: Ints,
+    views: tuple[AccountView, ...],  # high, low
+    currency: NDArray[np.int64],  # packed codes of the rows
+    config: Config,
+    config_version: str,
+    config_digest: str,
+    late: bool = False,
+    arrays: Plan | None = None,  # of the configuration, where the caller has them
+) -> Body:
+    """The body for a leg that was judged: scores it once more, alone, and explains what it came to."""
+    context = Context(
+        subject=subject,
+        bank=bank,
+        currency=currency_name(int(currency[-1])),
+        same_currency=np.asarray(currency == currency[-1]),
+        recommendation_id=recommendation_id,
+        continues=continues,
+        config_version=config_version,
+        config_digest=config_digest,
+        engine_version=ENGINE_VERSION,
+        child=account_kind == AccountKind.YOUTH,
+        sends=views[0].measure("flagged_out") > views[0].measure("flagged_in"),
+        max_action=ACTION_NAMES.index(config.for_entity(bank).max_action),
+        late=late,
+    )
+    arrays = plan(config) if arrays is None else arrays
+    verdict = _rescore(high[None, :], low[None, :], arrays, context)[0]
+    if verdict.action != verdict_action or verdict.typology != typology:
+        raise ValueError(
+            f"judged as {ACTION_NAMES[verdict_action]} {typology}, explained as {ACTION_NAMES[verdict.action]} {verdict.typology}"
+        )
+    view = views[0] if verdict.reading == "high" else views[1]
+    return explain_leg(view, high, low, verdict, arrays, context)
+
+
+def too_dense(
+    *,
+    subject: int,
+    bank: str,
+    since: int,
+    bucket_minutes: int,
+    bucket_legs: int,
+    counterparties: int,
+    recommendation_id: str,
+    continues: str,
+    config: Config,
+    config_version: str,
+    config_digest: str,
+) -> Body:
+    """The one `monitor` of an account with so much traffic that it is counted instead of judged."""
+    duration = config.durations["monitor"]
+    limits = (
+        Limit(code="too-dense", indicator="", text="No indicator is computed for this account from here on."),
+        Limit(
+            code="look-alike",
+            indicator=TOO_DENSE,
+            text="A business account, or a payment firm, booked as a person's.",
+        ),
+    )
+    reason = Reason(
+        indicator=TOO_DENSE,
+        title="Too dense to judge exactly",
+        family=Family.SHAPE.value,
+        stage=Stage.PROFIT_LAUNDER.value,
+        points=0,
+        strength=0,
+        observed=(),
+        threshold=bucket_legs,
+        threshold_provenance="baselines",
+        baseline=(),
+        window_from=since,
+        window_to=since + bucket_minutes * MINUTE,
+        tx_ids=(),
+        truncated=True,
+        plain_sentence=f"At least {bucket_legs} payments within {bucket_minutes} minutes, or {counterparties} counterparties: "
+        "too many for an exact judgement. For a person's account that is a reason to look.",
+    )
+    return Body(
+        recommendation_id=recommendation_id,
+        subject_account=f"{subject:016x}",
+        bank=bank,
+        event_time=since,
+        trigger_tx="",
+        trigger_side="",
+        action=ACTION_NAMES[Action.MONITOR],
+        amount_limit=0,
+        currency="",
+        essential_carve_out=Carve(amount_u=config.essentials["amount"], days=30, keep=ESSENTIAL_KINDS),
+        typology=TOO_DENSE,
+        typology_title=reason.title,
+        gate_evidence=(),
+        role=Role.UNKNOWN.value,
+        role_confidence=0,
+        role_hypotheses=(),
+        reading="low",
+        points_low=0,
+        points_high=0,
+        points_by_family={},
+        reasons=(reason,),
+        mitigators=(),
+        what_would_change_this=(),
+        limits=limits,
+        not_computable=(),
+        disclosure_class=DISCLOSURE,
+        proposed_duration=duration,
+        expires_at=since + duration,
+        continues=continues,
+        config_version=config_version,
+        config_digest=config_digest,
+        engine_version=ENGINE_VERSION,
     )

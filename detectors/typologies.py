@@ -13,6 +13,9 @@ import msgspec
 from detectors.model import Family
 
 FALLBACK: Final = "unattributed-laundering"
+FALLBACK_TITLE: Final = "Unattributed laundering"
+TOO_DENSE: Final = "too-dense-to-judge"
+"""An account with so many legs or counterparties that it is counted instead of judged."""
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
