@@ -6,6 +6,7 @@ Which side makes a leg, what a payment is worth in u, and what is refused whatev
 from __future__ import annotations
 
 import struct
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -71,6 +72,17 @@ def half_even(value: int, by: int) -> int:
     return whole
 
 
+_UNKNOWN = (0, b"")
+
+
+def _by_currency(rates: Mapping[str, int]) -> dict[str, tuple[int, bytes]]:
+    return {currency: (rate, currency.encode("ascii")) for currency, rate in rates.items()}
+
+
+def _no_hasher(_: str) -> int:
+    raise RuntimeError("no bank")
+
+
 class Rows(NamedTuple):
     """What was gathered since the last `take`."""
 
@@ -102,23 +114,21 @@ class LegBuilder:
         """`rates[ccy]` = u-cents per 10^6 minor units."""
         self._partitions = partitions
         self._pseudonyms = pseudonyms
-        self._rates = dict(rates)
+        self._currencies = _by_currency(rates)
         # A time that is known to the hour or the day may lie anywhere in its step, of any zone.
         self._tolerance = tuple(future_tolerance + (step if step > 1 else 0) for step in PRECISION_US)
-        self._currencies = {currency: currency.encode("ascii") for currency in self._rates}
         self._place_of = Memo(partial(partition_of, partitions=partitions), 1 << 19)
-        self._legs: dict[int, bytearray] = {}
-        self._counts: dict[int, bytearray] = {}
-        self._sources: dict[str, int] = {}
+        self._legs: defaultdict[int, bytearray] = defaultdict(bytearray)
+        self._counts: defaultdict[int, bytearray] = defaultdict(bytearray)
+        self._sources: dict[str, tuple[int, bytearray]] = {}
         self._banks: dict[str, int] = {}
-        self._transactions: dict[str, Callable[[str], int]] = {}
+        self._hashers: dict[str, Callable[[str], int]] = {}
         self.pending = 0
         """Leg rows not taken yet."""
 
     def set_rates(self, rates: Mapping[str, int]) -> None:
         """Use other rates from the next payment on."""
-        self._rates = dict(rates)
-        self._currencies = {currency: currency.encode("ascii") for currency in self._rates}
+        self._currencies = _by_currency(rates)
 
     def add(
         self,
@@ -135,94 +145,98 @@ class LegBuilder:
         `source` is `topic/partition`, `received` the append time of the bank's own record. `system_wide`: the report
         makes legs for the accounts of every bank, not only for those that the reporting bank holds.
         """
+        # The hottest loop of intake: names are local, lookups are dictionary hits, a row is one `pack`.
         refused: list[Rejected] = []
-        accepted = no_effect = no_leg = index = 0
-        source_index = self._sources.setdefault(source, len(self._sources))
+        accepted = no_effect = made = 0
+        source_index, counts = self._sources.get(source) or self._new_source(source)
         base = offset << COORDINATE_BITS
-        subjects, places, place_of, legs = (
-            self._pseudonyms.accounts,
-            self._pseudonyms.places,
-            self._place_of,
-            self._legs,
-        )
-        pack, has_leg = _LEG.pack, HAS_LEG
+        subjects, place_of, legs, banks = self._pseudonyms.accounts, self._place_of, self._legs, self._banks
+        currencies, tolerance, pack, has_leg = self._currencies, self._tolerance, _LEG.pack, HAS_LEG
+        last_bank = ""
+        hasher: Callable[[str], int] = _no_hasher
         for index, item in enumerate(payments):
             if isinstance(item, Rejected):
                 refused.append(item)
                 continue
-            amount, currency, time = item.amount, item.currency, item.time
-            rate = self._rates.get(currency)
-            amount_u = -1
-            if rate is not None and amount <= MAX_AMOUNT:
+            amount, time, debtor, creditor = item.amount, item.time, item.debtor, item.creditor
+            payer_account, payee_account = debtor.account, creditor.account
+            payer = subjects[payer_account] if payer_account else 0
+            payee = subjects[payee_account] if payee_account else 0
+            rate, code = currencies.get(item.currency, _UNKNOWN)
+            if rate == PPM:
+                amount_u = amount
+            else:
                 amount_u, rest = divmod(amount * rate, PPM)
                 if rest > _HALF or (rest == _HALF and amount_u & 1):
                     amount_u += 1
-            debtor, creditor = item.debtor, item.creditor
-            payer = subjects[debtor.account] if debtor.account else 0
-            payee = subjects[creditor.account] if creditor.account else 0
             if (
-                not 0 <= amount_u <= MAX_AMOUNT
-                or time > received + self._tolerance[item.precision]
-                or not (payer or payee)
-                or amount < 0
+                not rate
+                or not 0 <= amount <= MAX_AMOUNT
+                or amount_u > MAX_AMOUNT
+                or time > received + tolerance[item.precision]
                 or index > MAX_INDEX
+                or not (payer or payee)
             ):
                 refused.append(self._refusal(item, index, received, payer, payee))
                 continue
             accepted += 1
             if amount == 0 or payer == payee:
                 no_effect += 1
-                no_leg += 2
                 continue
-            only, bank, status = item.only_side, item.bank, item.status
-            paid = payer and only != 1 and not debtor.external and (system_wide or debtor.bank == bank)
-            got = payee and only != 0 and not creditor.external and (system_wide or creditor.bank == bank)
+            bank, debtor_bank, creditor_bank, only = item.bank, debtor.bank, creditor.bank, item.only_side
             debtor_class, creditor_class = debtor.cls, creditor.cls
-            paid = paid and has_leg[debtor_class]
-            got = got and has_leg[creditor_class]
+            paid = (
+                payer
+                and (debtor_bank == bank or system_wide)
+                and has_leg[debtor_class]
+                and not debtor.external
+                and only != 1
+            )
+            got = (
+                payee
+                and (creditor_bank == bank or system_wide)
+                and has_leg[creditor_class]
+                and not creditor.external
+                and only != 0
+            )
             if not (paid or got):
-                no_leg += 2
                 continue
-            leg = self._transaction(bank, item.tx_id if status == 0 else item.refers_to)
-            if item.uetr or item.end_to_end_id:
-                payment = self._pseudonyms.payment(item.uetr, item.end_to_end_id, amount, currency, time)
-            else:
-                payment = 0
-            place = places[item.place]
-            code = self._currencies[currency]
+            if bank != last_bank:
+                last_bank, hasher = bank, self._hasher(bank)
+            status, end_to_end_id = item.status, item.end_to_end_id
+            leg = hasher(item.refers_to if status else item.tx_id)
+            payment = 0
+            if end_to_end_id or item.uetr:
+                payment = self._pseudonyms.payment(item.uetr, end_to_end_id, amount, item.currency, time)
+            place = self._pseudonyms.places[item.place] if item.place else 0
+            channel, purpose, precision, lexicon = item.channel, item.purpose, item.precision, item.lexicon
+            row = base | (2 * index + 1)
             if paid:
-                partition = place_of[payer]
-                rows = legs.get(partition)
-                if rows is None:
-                    rows = legs[partition] = bytearray()
-                rows += pack(
-                    payer, leg, 0 if creditor_class == _CASH else payee, time, received, amount, amount_u, payment,
-                    base | (2 * index + 1), place, source_index, self._bank(debtor.bank or bank), code,
-                    creditor_class, creditor.class_source, item.channel, item.purpose, item.precision, status, learn,
-                    item.lexicon,
+                debtor_bank = debtor_bank or bank
+                bank_index = banks.get(debtor_bank)
+                if bank_index is None:
+                    bank_index = banks[debtor_bank] = len(banks)
+                legs[place_of[payer]] += pack(
+                    payer, leg, payee if creditor_class != _CASH else 0, time, received, amount, amount_u, payment,
+                    row, place, source_index, bank_index, code,
+                    creditor_class, creditor.class_source, channel, purpose, precision, status, learn, lexicon,
                 )  # fmt: skip
-                self.pending += 1
-            else:
-                no_leg += 1
+                made += 1
             if got:
-                partition = place_of[payee]
-                rows = legs.get(partition)
-                if rows is None:
-                    rows = legs[partition] = bytearray()
-                rows += pack(
-                    payee, leg | 1, 0 if debtor_class == _CASH else payer, time, received, amount, amount_u, payment,
-                    base | (2 * index + 2), place, source_index, self._bank(creditor.bank or bank), code,
-                    debtor_class, debtor.class_source, item.channel, item.purpose, item.precision, status, learn,
-                    item.lexicon,
+                creditor_bank = creditor_bank or bank
+                bank_index = banks.get(creditor_bank)
+                if bank_index is None:
+                    bank_index = banks[creditor_bank] = len(banks)
+                legs[place_of[payee]] += pack(
+                    payee, leg | 1, payer if debtor_class != _CASH else 0, time, received, amount, amount_u, payment,
+                    row + 1, place, source_index, bank_index, code,
+                    debtor_class, debtor.class_source, channel, purpose, precision, status, learn, lexicon,
                 )  # fmt: skip
-                self.pending += 1
-            else:
-                no_leg += 1
-        partition = counts_partition(source, self._partitions)
-        counts = self._counts.get(partition)
-        if counts is None:
-            counts = self._counts[partition] = bytearray()
-        counts += _COUNT.pack(base, source_index, received // DAY, accepted, len(refused), no_effect, no_leg)
+                made += 1
+        self.pending += made
+        counts += _COUNT.pack(
+            base, source_index, received // DAY, accepted, len(refused), no_effect, 2 * accepted - made
+        )
         return refused
 
     def take(self) -> Rows:
@@ -236,18 +250,21 @@ class LegBuilder:
             tuple(self._sources),
             tuple(self._banks),
         )
-        self._legs, self._counts, self._sources, self._banks = {}, {}, {}, {}
+        self._legs, self._counts = defaultdict(bytearray), defaultdict(bytearray)
+        self._sources, self._banks = {}, {}
         self.pending = 0
         return rows
 
-    def _bank(self, bank: str) -> int:
-        return self._banks.setdefault(bank, len(self._banks))
+    def _new_source(self, source: str) -> tuple[int, bytearray]:
+        counts = self._counts[counts_partition(source, self._partitions)]
+        known = self._sources[source] = (len(self._sources), counts)
+        return known
 
-    def _transaction(self, bank: str, tx_id: str) -> int:
-        hasher = self._transactions.get(bank)
+    def _hasher(self, bank: str) -> Callable[[str], int]:
+        hasher = self._hashers.get(bank)
         if hasher is None:
-            hasher = self._transactions[bank] = self._pseudonyms.transaction_of(bank)
-        return hasher(tx_id)
+            hasher = self._hashers[bank] = self._pseudonyms.transaction_of(bank)
+        return hasher
 
     def _refusal(self, item: Payment, index: int, received: int, payer: int, payee: int) -> Rejected:
         """Why this payment is refused: the first rule that it breaks."""
@@ -259,7 +276,7 @@ class LegBuilder:
             return Rejected(Reason.MISSING_ACCOUNT, "debtor, creditor: neither has an account", index)
         if item.amount > MAX_AMOUNT:
             return Rejected(Reason.ABSURD_AMOUNT, "amount: above 10^12 minor units", index)
-        if item.currency not in self._rates:
+        if item.currency not in self._currencies:
             return Rejected(Reason.NO_RATE, "currency: no rate to u in this deployment's table", index)
         if item.time > received + self._tolerance[item.precision]:
             return Rejected(Reason.FUTURE_DATED, "time: later than the bank's own record allows", index)
