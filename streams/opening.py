@@ -13,13 +13,14 @@ import msgspec
 import pyarrow.parquet as pq
 
 from detectors.model import DAY, AccountKind, Fact
+from streams.controls import AccountMessage
 from streams.formats import canonical
 from streams.formats.files import BadFile, LegRows, read_columns, read_file
 from streams.formats.mapping import Mapping as ColumnMapping
 from streams.formats.mapping import load_mapping, mappings
 from streams.located import Misplaced
 from streams.payment import DecodeContext, Payment, Rejected
-from streams.pseudonyms import Pseudonyms, qualify
+from streams.pseudonyms import PUBLIC_KEY, Pseudonyms, qualify
 
 CANONICAL = "canonical"
 BATCH = 4_096
@@ -222,6 +223,35 @@ def facts_of(
             )
         )
     return facts
+
+
+def messages_of(rows: Sequence[Mapping[str, Any]], *, bank: str = "") -> list[AccountMessage]:
+    """Account rows as messages for the accounts topic: they hold from the beginning of time."""
+    messages = []
+    for fact, row in zip(_plain_facts(rows, bank), rows, strict=True):
+        household = row.get("household", ())
+        names = household.replace(",", ";").split(";") if isinstance(household, str) else list(household)
+        messages.append(
+            AccountMessage(
+                account=str(row["account"]),
+                bank=fact.entity,
+                domain=fact.domain,
+                kind=fact.kind,
+                opened=fact.opened,
+                status=fact.status,
+                household=[str(name).strip() for name in names if str(name).strip()],
+                observed_since=fact.observed_since,
+                income_band=fact.income_band,
+                effective_at=fact.effective_at,
+            )
+        )
+    return messages
+
+
+def _plain_facts(rows: Sequence[Mapping[str, Any]], bank: str) -> list[Fact]:
+    """The facts without their hashes."""
+    bare = [{name: value for name, value in row.items() if name != "household"} for row in rows]
+    return facts_of(bare, Pseudonyms(PUBLIC_KEY), bank=bank)
 
 
 def moment_of(value: object, where: str) -> int:

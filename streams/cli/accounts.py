@@ -1,17 +1,81 @@
-"""`safehold accounts`."""
+"""`safehold accounts import`: what a bank says of its accounts, into the accounts topic."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import typer
 
-app = typer.Typer(help="accounts", no_args_is_help=True, rich_markup_mode=None)
+from streams.cli.connect import SETTINGS_OPTION
+from streams.cli.exits import CliError, Exit
+from streams.cli.output import JSON_OPTION, emit, say
+
+if TYPE_CHECKING:
+    from streams.controls import AccountMessage
+    from streams.settings import Settings
+
+app = typer.Typer(help="What banks say of their accounts.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def options() -> None:
+    """What banks say of their accounts."""
 
 
 @app.command("import")
-def import_() -> None:
-    """Not yet."""
+def import_(
+    file: Path = typer.Argument(help="Accounts: Parquet, CSV or JSONL with a column `account`."),
+    bank: str = typer.Option(
+        "", "--bank", help="The bank that holds them, where the file has no column `bank`."
+    ),
+    as_written: bool = typer.Option(
+        False,
+        "--as-written",
+        help="The payments name accounts without their bank: do not put BANK/ before the numbers.",
+    ),
+    settings: Path | None = SETTINGS_OPTION,
+    dry_run: bool = typer.Option(False, "--dry-run", help="Check the file and say what would be sent."),
+    as_json: bool = JSON_OPTION,
+) -> None:
+    """Send accounts with what is known of them (kind, opened, status, household). Sending them again changes nothing."""
+    from streams.cli.connect import run, settings_of
+    from streams.opening import CannotOpen, messages_of, read_accounts
+
+    try:
+        messages = messages_of(read_accounts(file), bank="" if as_written else bank)
+    except CannotOpen as problem:
+        raise CliError(str(problem), details=problem.details, look=problem.look, code=Exit.INPUT) from problem
+    if not dry_run:
+        chosen = settings_of(settings)
+        run(chosen, send_accounts(chosen, messages))
+    known = {
+        "accounts": len(messages),
+        "with_opening_date": sum(message.opened is not None for message in messages),
+        "with_kind": sum(message.kind.value != "unknown" for message in messages),
+        "sent": 0 if dry_run else len(messages),
+    }
+    if as_json:
+        emit(known)
+        return
+    say(
+        f"{'would send' if dry_run else 'sent'} {known['accounts']:,} accounts: {known['with_opening_date']:,} with the date "
+        f"of opening, {known['with_kind']:,} with their kind"
+    )
 
 
-@app.command("list")
-def list_all() -> None:
-    """Not yet."""
+async def send_accounts(settings: Settings, messages: list[AccountMessage]) -> None:
+    """Into the accounts topic; returns when the broker has all."""
+    import asyncio
+
+    import msgspec
+
+    from streams.cli.connect import names_of, producer
+
+    topic = names_of(settings).accounts
+    waiting: list[Any] = []
+    async with producer(settings, linger_ms=5) as client:
+        for message in messages:
+            key = (message.subject or message.account).encode()
+            waiting.append(await client.send(topic, msgspec.json.encode(message), key=key))
+        await asyncio.gather(*waiting)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from streams.cli.connect import SETTINGS_OPTION
-from streams.cli.exits import CliError
+from streams.cli.exits import CliError, Exit
 from streams.cli.output import JSON_OPTION, emit, say, table
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class Letter:
     detail: str
     value: bytes
     key: bytes | None
-    timestamp: int
+    received: int
+    """Append time of the bank's record, µs."""
 
     @property
     def topic(self) -> str:
@@ -54,7 +55,7 @@ class Letter:
 
 async def _letters(settings: Settings, reason: str) -> list[Letter]:
     from streams.cli.connect import consumer, names_of, read_all
-    from streams.publish import COORDINATE, DETAIL, REASON
+    from streams.publish import COORDINATE, DETAIL, KEY, REASON, RECEIVED
 
     letters: dict[str, Letter] = {}
     async with consumer(settings) as client:
@@ -65,8 +66,8 @@ async def _letters(settings: Settings, reason: str) -> list[Letter]:
                 reason=head.get(REASON, b"unknown").decode(errors="replace"),
                 detail=head.get(DETAIL, b"").decode(errors="replace"),
                 value=record.value or b"",
-                key=head.get("safehold-key"),
-                timestamp=record.timestamp,
+                key=head.get(KEY),
+                received=int(head.get(RECEIVED, b"0")) or record.timestamp * 1000,
             )
             # Written twice it is one letter.
             letters[letter.coordinate] = letter
@@ -144,7 +145,7 @@ def replay(
 
     if not coordinate and not reason:
         raise CliError(
-            "say which letters", look="safehold dlq replay COORDINATE…, or --reason REASON", code=_usage()
+            "say which letters", look="safehold dlq replay COORDINATE…, or --reason REASON", code=Exit.USAGE
         )
     chosen, letters = _read(settings, reason)
     if coordinate:
@@ -164,19 +165,13 @@ def replay(
     say(f"{len(messages)} messages")
 
 
-def _usage() -> Any:
-    from streams.cli.exits import Exit
-
-    return Exit.USAGE
-
-
 async def _send(settings: Settings, letters: list[Letter]) -> None:
     from streams.cli.connect import producer
 
     async with producer(settings) as client:
         for letter in letters:
             # Whether it is from the future is judged by when the bank first sent it.
-            headers = [(AS_OF, str(letter.timestamp).encode())]
+            headers = [(AS_OF, b"%d" % letter.received)]
             await client.send(
                 letter.topic, letter.value, key=letter.key, partition=letter.partition, headers=headers
             )
@@ -188,5 +183,5 @@ def _plain(letter: Letter) -> dict[str, Any]:
         "reason": letter.reason,
         "detail": letter.detail,
         "bytes": len(letter.value),
-        "timestamp": letter.timestamp,
+        "received": letter.received,
     }

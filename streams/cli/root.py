@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from streams.cli import (
-    accounts,
-    alerts,
-    check_config,
-    demo,
-    detectors,
-    dlq,
-    doctor,
-    explain,
-    flags,
-    judge,
-    replay,
-    topics,
-    worker,
-)
+from streams.cli.accounts import app as accounts
+from streams.cli.alerts import app as alerts
+from streams.cli.check_config import check_config
+from streams.cli.demo import demo
+from streams.cli.detectors import app as detectors
+from streams.cli.dlq import app as dlq
+from streams.cli.doctor import doctor
 from streams.cli.exits import EXITS_TEXT
+from streams.cli.explain import explain
+from streams.cli.flags import app as flags
+from streams.cli.judge import judge
+from streams.cli.replay import replay
+from streams.cli.topics import app as topics
+from streams.cli.worker import worker
 
 app = typer.Typer(
     name="safehold",
@@ -50,16 +48,16 @@ def options(
     """Run one command."""
 
 
-app.command("demo")(demo.demo)
-app.command("worker")(worker.worker)
-app.command("judge")(judge.judge)
-app.command("replay")(replay.replay)
-app.add_typer(topics.app, name="topics")
-app.add_typer(alerts.app, name="alerts")
-app.command("explain")(explain.explain)
-app.add_typer(flags.app, name="flags")
-app.add_typer(accounts.app, name="accounts")
-app.add_typer(dlq.app, name="dlq")
-app.add_typer(detectors.app, name="detectors")
-app.command("check-config")(check_config.check_config)
-app.command("doctor")(doctor.doctor)
+app.command("demo")(demo)
+app.command("worker")(worker)
+app.command("judge")(judge)
+app.command("replay")(replay)
+app.add_typer(topics, name="topics")
+app.add_typer(alerts, name="alerts")
+app.command("explain")(explain)
+app.add_typer(flags, name="flags")
+app.add_typer(accounts, name="accounts")
+app.add_typer(dlq, name="dlq")
+app.add_typer(detectors, name="detectors")
+app.command("check-config")(check_config)
+app.command("doctor")(doctor)
