@@ -180,13 +180,13 @@ class Machine(RuleBasedStateMachine):
 
 
 def test_memory_against_dicts() -> None:
-    run(MemoryBackend())
+    run(MemoryBackend(), 100)
 
 
 def test_redis_against_dicts(redis_url: str) -> None:
-    run(RedisBackend(redis_url))
+    run(RedisBackend(redis_url), 20)
 
 
-def run(backend: Backend) -> None:
+def run(backend: Backend, examples: int) -> None:
     machine = type("Machine", (Machine,), {"backend": backend})
-    run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=25))
+    run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=25))
