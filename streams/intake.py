@@ -410,12 +410,13 @@ class Intake(Service):
                 detail=reject.detail,
                 value=value,
                 key=message.key,
+                received=message.received,
             )
             if len(value) < len(message.value):
                 letter.headers.append((TRUNCATED, b"%d" % len(message.value)))
             letters.append(letter)
             self._metrics.intake_rejected.labels(reject.reason.value).inc()
-        self._metrics.dead_letters.labels("intake").inc(len(letters))
+            self._metrics.dead_letters.labels(reject.reason.value).inc()
         return letters
 
     async def _send_all(self, messages: Sequence[Message]) -> None:

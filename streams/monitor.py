@@ -79,6 +79,7 @@ class Monitor(Service):
         settings: PartitionSettings,
         channel: Callable[[], Any],
         restore: Callable[[int, int], Any] | None = None,
+        observe: Callable[[Any], None] | None = None,
         threaded: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -96,6 +97,7 @@ class Monitor(Service):
         self._settings = settings
         self._channel = channel
         self._restore = restore
+        self._observe = observe
         self._executor = ThreadPoolExecutor(1, "step") if threaded else None
         self._consumer: AIOKafkaConsumer | None = None
         self._producer: AIOKafkaProducer | None = None
@@ -212,6 +214,7 @@ class Monitor(Service):
             settings=self._settings,
             executor=self._executor,
             restore=self._restore,
+            observe=self._observe,
         )
 
     async def _park_all(self) -> None:

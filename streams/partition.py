@@ -30,7 +30,7 @@ from typing import Any, Protocol
 
 from aiokafka.errors import KafkaError
 
-from detectors.model import Frame
+from detectors.model import Frame, Kind
 from streams import ledger
 from streams.board import Progress
 from streams.crash import crash_point
@@ -135,8 +135,12 @@ class Partition:
         settings: PartitionSettings,
         executor: Executor | None = None,
         restore: Callable[[int, int], Awaitable[bool]] | None = None,
+        observe: Callable[[Any], None] | None = None,
     ) -> None:
-        """`restore(partition, epoch)` fills an empty partition of the store from a snapshot, if there is one."""
+        """`restore(partition, epoch)` fills an empty partition of the store from a snapshot, if there is one.
+
+        `observe(result)` counts what a step did.
+        """
         self.number = number
         self.phase = Phase.LOADING
         self.session = 0
@@ -153,6 +157,7 @@ class Partition:
         self._settings = settings
         self._executor = executor
         self._restore = restore
+        self._observe = observe
         self._queue: deque[Sequence[Record]] = deque()
         self._queued_bytes = 0
         self._held = False
@@ -450,10 +455,19 @@ class Partition:
                 crash_point("between-outputs")
             await asyncio.gather(*waiting)
         self._entries += publication.entries
+        self._show(frames, result)
         crash_point("after-publish")
         # 7. tell intake
         self._progress.set_applied(self.number, frames[-1].offset)
         self.last_progress = time.monotonic()
+
+    def _show(self, frames: Sequence[Frame], result: Any) -> None:
+        if self._observe is not None:
+            self._observe(result)
+        now = time.time()
+        for frame in frames:
+            if frame.kind is Kind.LEGS and len(frame.rows):
+                self._metrics.latency.observe(max(0.0, now - int(frame.rows["received"].min()) / 1e6))
 
     # -- flushing ----------------------------------------------------------------------------------------------------------
 

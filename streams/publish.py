@@ -22,6 +22,8 @@ WITHDRAWN = "safehold-withdrawn"
 REASON = "safehold-reason"
 COORDINATE = "safehold-source"
 DETAIL = "safehold-detail"
+RECEIVED = "safehold-received"
+KEY = "safehold-key"
 JSON = b"application/json"
 
 Headers = list[tuple[str, bytes]]
@@ -109,14 +111,19 @@ def dead_letter(
     detail: str,
     value: bytes,
     key: bytes | None = None,
+    received: int = 0,
 ) -> Message:
-    """What could not be used, with its original bytes, keyed by source coordinate: written twice it is one letter."""
+    """What could not be used, with its original bytes, keyed by source coordinate: written twice it is one letter.
+
+    `received` is the append time of the bank's record in µs: what a replay of the letter is judged by.
+    """
     coordinate = f"{source}/{offset}/{index}"
     headers: Headers = [
         (REASON, reason.encode()),
         (COORDINATE, coordinate.encode()),
         (DETAIL, detail.encode()),
+        (RECEIVED, b"%d" % received),
     ]
     if key is not None:
-        headers.append(("safehold-key", key))
+        headers.append((KEY, key))
     return Message(topic, coordinate.encode(), value, headers)

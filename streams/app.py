@@ -1,0 +1,488 @@
+"""The worker: one Faust app with intake, monitor and feeds, started when everything that it needs is as it must be.
+
+Nothing happens when this module is imported. `run(settings)` checks, warms up, runs until SIGTERM or SIGINT, and returns an
+exit code: 0 told to stop; 1 a check failed; 3 a file or key cannot be used; 4 broker or store does not answer; 70 a service
+failed; 75 the member id belongs to another process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import faust
+import redis.asyncio as aredis
+from aiokafka.errors import KafkaError
+from aiokafka.helpers import create_ssl_context
+from kafka.errors import KafkaError as AdminError
+from mode import Service
+from redis.asyncio.cluster import RedisCluster
+
+import detectors
+import streams
+from detectors.config import Config, default_config
+from detectors.model import ENGINE_VERSION, SECOND
+from detectors.settings import FoldSettings
+from detectors.step import load_control, new_state, step
+from streams import config_file, outputs, topics, warmup
+from streams.board import Board, MemoryBoard, Progress, RedisBoard
+from streams.clients import KafkaOptions
+from streams.controls import Controls
+from streams.exchange import Exchange
+from streams.feeds import Feeds
+from streams.folding import Fold
+from streams.formats import canonical, iso20022
+from streams.formats.files import MappedDecoder
+from streams.formats.mapping import load_mapping
+from streams.intake import Intake, Vault
+from streams.legs import LegBuilder
+from streams.located import Misplaced
+from streams.metrics import Metrics
+from streams.monitor import CHANNEL_SIZE, Batch, LedgerChannel, Monitor
+from streams.partition import PartitionSettings, Phase
+from streams.payment import DecodeContext
+from streams.pseudonyms import BadKey, PseudonymKey, Pseudonyms
+from streams.rates import load_rates
+from streams.settings import BankTopic, Settings
+from streams.sources import Feed
+from streams.state.base import (
+    MemberHeld,
+    MemberLost,
+    StateStore,
+    StoreError,
+    StoreMeta,
+    StoreRefused,
+    take_member,
+)
+from streams.state.memory import MemoryStore
+from streams.state.redis import RedisStore
+
+log = logging.getLogger(__name__)
+
+OK, CHECK_FAILED, BAD_INPUT, UNREACHABLE, CRASHED, NOT_OURS = 0, 1, 3, 4, 70, 75
+STOP_SECONDS = 40.0
+
+
+class CannotStart(Exception):
+    """Why the worker does not start, one line a problem."""
+
+    def __init__(self, code: int, problems: Sequence[str]) -> None:
+        self.code = code
+        self.problems = tuple(problems)
+        super().__init__("; ".join(problems))
+
+
+class MemberLock(Service):
+    """The heartbeat of our static member id. Losing it means that another process may run under it: stop at once."""
+
+    def __init__(self, store: StateStore, member: str, token: str, ttl: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._store = store
+        self._member = member
+        self._token = token
+        self._ttl = ttl
+
+    @Service.task
+    async def _beat(self) -> None:
+        while not self.should_stop:
+            try:
+                await self._store.renew_member(self._member, self._token, self._ttl)
+            except StoreError as problem:
+                # A store that is away cannot give the id to anybody else either.
+                log.warning("member lock not renewed", extra={"problem": type(problem).__name__})
+            await self.sleep(self._ttl / 3)
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a worker is made of, for whoever shows or tests it."""
+
+    app: faust.App
+    store: StateStore
+    metrics: Metrics
+    progress: Progress
+    services: list[Service]
+    intake: Intake
+    monitor: Monitor
+    feeds: Feeds
+    closing: list[Callable[[], Any]] = field(default_factory=list)
+
+    def problems(self) -> list[str]:
+        """Why the worker is not ready; empty = it is."""
+        if not self.monitor.partitions:
+            return ["no ledger partition is assigned"]
+        return [
+            f"ledger partition {number} is {part.phase.value}" + (f": {part.problem}" if part.problem else "")
+            for number, part in sorted(self.monitor.partitions.items())
+            if part.phase is not Phase.RUNNING
+        ]
+
+
+# -- what settings mean -------------------------------------------------------------------------------------------------
+
+
+def packages_agree() -> list[str]:
+    """Both packages must be this distribution's: the names are generic, and another one installs a `detectors`."""
+    mine, theirs = (Path(package.__file__ or "").resolve().parent for package in (streams, detectors))
+    if mine.parent != theirs.parent:
+        return [
+            f"the package `detectors` comes from {theirs.parent}, not from where `streams` is: {mine.parent}"
+        ]
+    return []
+
+
+def kafka_options(settings: Settings) -> KafkaOptions:
+    """How the brokers are spoken to."""
+    secured = settings.security_protocol.endswith("SSL")
+    return KafkaOptions(
+        bootstrap=list(settings.bootstrap_servers),
+        security_protocol=settings.security_protocol,
+        ssl_context=(
+            create_ssl_context(
+                cafile=settings.ssl_ca_file or None,
+                certfile=settings.ssl_cert_file or None,
+                keyfile=settings.ssl_key_file or None,
+            )
+            if secured
+            else None
+        ),
+        sasl_mechanism=settings.sasl_mechanism,
+        sasl_username=settings.sasl_username or None,
+        sasl_password=settings.sasl_password.reveal() or None,
+    )
+
+
+def feed_of(topic: BankTopic) -> Feed:
+    """How one bank topic is read."""
+    if topic.format == "mapping":
+        mapping = load_mapping(topic.mapping)
+        decode = MappedDecoder(mapping).decode
+        return Feed(topic.name, decode, system_wide=topic.system_wide or mapping.system_wide)
+    context = DecodeContext(bank=topic.bank, system_wide=topic.system_wide, currency=topic.currency)
+    reader = canonical.decode if topic.format == "canonical" else iso20022.decode
+    return Feed(
+        topic.name,
+        lambda value: reader(value, context),
+        system_wide=topic.system_wide,
+        max_bytes=context.max_bytes,
+    )
+
+
+def fold_settings(settings: Settings, key_id: str, tzdata: str = "") -> FoldSettings:
+    """The lengths of the fold."""
+    return FoldSettings(
+        lateness=settings.lateness,
+        spread=settings.spread,
+        observed_since=settings.observed_since,
+        generation=settings.generation,
+        key_id=key_id,
+        tzdata=tzdata,
+    )
+
+
+def make_fold(partitions: int, lengths: FoldSettings, config: Config) -> Fold:
+    """The fold of `detectors.step`."""
+    return Fold(
+        new_state=lambda partition: new_state(partition, partitions, lengths, config),
+        load_control=load_control,
+        step=step,
+    )
+
+
+def wanted_topics(settings: Settings) -> list[topics.TopicSpec]:
+    """Every topic that must exist."""
+    return topics.wanted(
+        topics.TopicNames(settings.topic_prefix),
+        partitions=settings.ledger_partitions,
+        banks=banks_of(settings),
+        sources=sorted({topic.name for topic in settings.topics}),
+        replication=settings.replication_factor,
+    )
+
+
+def banks_of(settings: Settings) -> list[str]:
+    """Every bank that has a review topic."""
+    return sorted({topic.bank for topic in settings.topics if topic.bank})
+
+
+def check_topics(settings: Settings) -> None:
+    """Refuse to start on topics that are missing or not as they must be."""
+    options = kafka_options(settings)
+    secured: dict[str, Any] = {"security_protocol": options.security_protocol}
+    if options.ssl_context is not None:
+        secured["ssl_context"] = options.ssl_context
+    if options.security_protocol.startswith("SASL"):
+        secured["sasl_mechanism"] = options.sasl_mechanism
+        secured["sasl_plain_username"] = options.sasl_username
+        secured["sasl_plain_password"] = options.sasl_password
+    try:
+        with topics.admin_client(",".join(settings.bootstrap_servers), **secured) as admin:
+            problems = topics.check(admin, wanted_topics(settings))
+    except (AdminError, OSError) as problem:
+        raise CannotStart(UNREACHABLE, [f"Kafka does not answer: {problem}"]) from problem
+    if problems:
+        raise CannotStart(CHECK_FAILED, problems)
+
+
+def make_store(settings: Settings, key_id: str) -> StateStore:
+    """The state store that the settings name."""
+    meta = StoreMeta(partitions=settings.ledger_partitions, key_id=key_id, generation=settings.generation)
+    if settings.store == "memory":
+        return MemoryStore(meta)
+    return RedisStore(
+        settings.redis_url.reveal(),
+        meta,
+        username=settings.redis_username,
+        password=settings.redis_password.reveal(),
+        ca_file=settings.redis_ca_file,
+        persistence=settings.redis_persistence,
+        namespace=settings.redis_namespace,
+        cluster=settings.redis_cluster,
+        timeout=settings.redis_timeout / SECOND,
+    )
+
+
+def make_board(settings: Settings) -> tuple[Board, Callable[[], Any] | None]:
+    """Where processes tell each other how far they are, and how to let go of it."""
+    if settings.store == "memory":
+        return MemoryBoard(), None
+    options: dict[str, Any] = {"protocol": 2, "socket_timeout": settings.redis_timeout / SECOND}
+    if settings.redis_username:
+        options["username"] = settings.redis_username
+    if settings.redis_password:
+        options["password"] = settings.redis_password.reveal()
+    if settings.redis_ca_file:
+        options["ssl_ca_certs"] = settings.redis_ca_file
+    make = RedisCluster.from_url if settings.redis_cluster else aredis.Redis.from_url
+    client: Any = make(settings.redis_url.reveal(), **options)
+    return RedisBoard(client, settings.redis_namespace, settings.generation), client.aclose
+
+
+def warm_up(fold: Fold) -> None:
+    """Compile, or load from the cache, everything that a step runs: before the group is joined, not inside it."""
+    state = fold.new_state(0)
+    fold.step(state, list(warmup.frames()))
+    subjects = state.touched()
+    state.pack(subjects)
+
+
+# -- putting it together ------------------------------------------------------------------------------------------------
+
+
+def make_app(settings: Settings, folder: str) -> faust.App:
+    """A Faust app without web server, tables, leader topic or anything that would create a topic."""
+    options = kafka_options(settings)
+    credentials: Any = None
+    if options.security_protocol.startswith("SASL"):
+        credentials = faust.SASLCredentials(
+            username=options.sasl_username,
+            password=options.sasl_password,
+            mechanism=options.sasl_mechanism,
+            ssl_context=options.ssl_context,
+        )
+    elif options.ssl_context is not None:
+        credentials = faust.SSLCredentials(options.ssl_context)
+    return faust.App(
+        f"{settings.topic_prefix}-feeds-{settings.generation}",
+        broker=[f"kafka://{server}" for server in settings.bootstrap_servers],
+        broker_credentials=credentials,
+        consumer_group_instance_id=settings.member_id,
+        consumer_auto_offset_reset="earliest",
+        datadir=folder,
+        autodiscover=False,
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        stream_wait_empty=False,
+        worker_redirect_stdouts=False,
+    )
+
+
+def assemble(
+    settings: Settings,
+    *,
+    store: StateStore,
+    board: Board,
+    pseudonyms: Pseudonyms,
+    fold: Fold,
+    controls: Controls,
+    folder: str,
+    metrics: Metrics,
+    vault: Vault | None = None,
+    extra: Iterable[Service] = (),
+) -> Parts:
+    """Build the app and its services. Nothing runs yet."""
+    names = topics.TopicNames(settings.topic_prefix)
+    options = kafka_options(settings)
+    progress = Progress()
+    key_id = pseudonyms.key_id
+    app = make_app(settings, folder)
+    channel = LedgerChannel(app, maxsize=CHANNEL_SIZE)
+    group = f"{settings.topic_prefix}-{settings.generation}"
+    monitor = Monitor(
+        topic=names.ledger,
+        group=f"{group}-monitor",
+        member=settings.member_id,
+        options=options,
+        fold=fold,
+        store=store,
+        publisher=outputs.Outputs(names, settings.generation, banks_of(settings)),
+        progress=progress,
+        metrics=metrics,
+        settings=PartitionSettings(
+            flush_seconds=settings.flush_interval / SECOND,
+            flush_accounts=settings.flush_accounts,
+            belongs=(key_id, settings.generation),
+        ),
+        channel=lambda: channel,
+        observe=partial(outputs.count, metrics),
+    )
+    intake = Intake(
+        feeds=[feed_of(topic) for topic in settings.topics],
+        ledger_topic=names.ledger,
+        partitions=settings.ledger_partitions,
+        dead_topic=names.deadletters,
+        group=f"{group}-intake",
+        member=settings.member_id,
+        options=options,
+        builder=LegBuilder(settings.ledger_partitions, pseudonyms, load_rates().u_micro),
+        take_new=pseudonyms.take_new,
+        vault=vault,
+        key_id=key_id,
+        generation=settings.generation,
+        lateness=settings.lateness,
+        spread=settings.spread,
+        progress=progress,
+        metrics=metrics,
+    )
+    feeds = Feeds(
+        names=names,
+        partitions=settings.ledger_partitions,
+        options=options,
+        controls=controls,
+        store=store,
+        metrics=metrics,
+        key_id=key_id,
+        generation=settings.generation,
+    )
+    feeds.agents(app)
+
+    async def judge(stream: Any) -> None:
+        # The values of an in-memory channel need no acknowledgement: what counts as done is in the state store.
+        batch: Batch
+        async for batch in stream:
+            monitor.accept(batch)
+
+    app.agent(channel, name="judge")(judge)
+    services: list[Service] = [*extra, feeds, Exchange(progress, board), monitor, intake]
+    for service in services:
+        app.service(service)
+    return Parts(app, store, metrics, progress, services, intake, monitor, feeds)
+
+
+async def serve(parts: Parts, stop: asyncio.Event) -> int:
+    """Run until told to stop, or until a service fails."""
+    app = parts.app
+    await app.start()
+    told = asyncio.ensure_future(stop.wait())
+    ended = asyncio.ensure_future(app.wait_until_stopped())
+    await asyncio.wait({told, ended}, return_when=asyncio.FIRST_COMPLETED)
+    reason = app.crash_reason
+    for task in (told, ended):
+        task.cancel()
+    try:
+        async with asyncio.timeout(STOP_SECONDS):
+            await app.stop()
+    except TimeoutError:
+        log.critical("the worker did not stop in time")
+        return CRASHED
+    if reason is None:
+        return OK
+    log.error("worker failed", extra={"problem": f"{type(reason).__name__}: {reason}"})
+    return NOT_OURS if isinstance(reason, MemberLost) else CRASHED
+
+
+async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:
+    """Everything that needs the event loop."""
+    metrics = metrics or Metrics()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        key = PseudonymKey.load(settings.pseudonym_key_file)
+        pseudonyms = Pseudonyms(key, remember_new=bool(settings.vault_key_file))
+        lengths = fold_settings(settings, key.id)
+        config = load_config(settings)
+    except (BadKey, Misplaced, config_file.ConfigError, OSError, ValueError) as problem:
+        raise CannotStart(BAD_INPUT, str(problem).splitlines()) from problem
+    fold = make_fold(settings.ledger_partitions, lengths, config)
+    controls = Controls(
+        pseudonyms, lambda chosen: chosen.digest(engine=ENGINE_VERSION, tzdata=lengths.tzdata)
+    )
+    await asyncio.to_thread(check_topics, settings)
+    await asyncio.to_thread(warm_up, fold)
+    store = make_store(settings, key.id)
+    board, let_go = make_board(settings)
+    folder = tempfile.mkdtemp(prefix="safehold-")
+    try:
+        await store.open()
+        await store.check()
+        ttl = settings.member_ttl / SECOND
+        token = await take_member(store, settings.member_id, ttl, patience=2 * ttl)
+        lock = MemberLock(store, settings.member_id, token, ttl)
+        parts = assemble(
+            settings,
+            store=store,
+            board=board,
+            pseudonyms=pseudonyms,
+            fold=fold,
+            controls=controls,
+            folder=folder,
+            metrics=metrics,
+            extra=[lock],
+        )
+        code = await serve(parts, stop)
+        with contextlib.suppress(StoreError):
+            await store.release_member(settings.member_id, token)
+        return code
+    except StoreRefused as refused:
+        raise CannotStart(CHECK_FAILED, refused.problems) from refused
+    except MemberHeld as held:
+        raise CannotStart(NOT_OURS, [str(held)]) from held
+    except (StoreError, KafkaError) as problem:
+        raise CannotStart(UNREACHABLE, [str(problem)]) from problem
+    finally:
+        if let_go is not None:
+            await let_go()
+        await store.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def load_config(settings: Settings) -> Config:
+    """The detector configuration in force until a record of the ledger says otherwise."""
+    if not settings.config_file:
+        return default_config(mode=settings.mode)
+    return config_file.load_config(Path(settings.config_file))
+
+
+def run(settings: Settings) -> int:
+    """The worker, from start to end. Returns its exit code."""
+    try:
+        problems = packages_agree()
+        if problems:
+            raise CannotStart(CHECK_FAILED, problems)
+        return asyncio.run(run_async(settings))
+    except CannotStart as cannot:
+        for problem in cannot.problems:
+            log.critical("cannot start", extra={"problem": problem})
+        return cannot.code

@@ -1,0 +1,41 @@
+"""A few invented frames that run everything a step runs, so that all of it is compiled before the group is joined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from detectors.model import DAY, HOUR, LEG, MINUTE, Channel, Frame, Kind, PartyClass, Side
+
+_START = 20_000 * DAY
+_PAYERS = 40
+
+
+def frames() -> Iterator[Frame]:
+    """Legs of an account that collects from many and passes it on, and of those who paid it."""
+    for offset in range(3):
+        yield Frame(
+            kind=Kind.LEGS,
+            offset=offset,
+            sources=("warm-up/0",),
+            banks=("warm-up",),
+            rows=_legs(offset),
+        )
+
+
+def _legs(number: int) -> np.ndarray:
+    rows = np.zeros(2 * _PAYERS, LEG)
+    at = np.arange(len(rows))
+    incoming = at % 2 == 0
+    rows["subject"] = 1
+    rows["leg"] = 2 * (number * len(rows) + at + 1) + np.where(incoming, Side.CREDIT, Side.DEBIT)
+    rows["party"] = np.where(incoming, 100 + at, 7)
+    rows["time"] = _START + number * DAY + at * 5 * MINUTE
+    rows["received"] = rows["time"] + HOUR
+    rows["amount"] = rows["amount_u"] = np.where(incoming, 90_000, 85_000)
+    rows["coordinate"] = ((number * len(rows) + at) << 20) + 1
+    rows["currency"] = b"EUR"
+    rows["party_class"] = PartyClass.PERSONAL
+    rows["channel"] = Channel.INSTANT
+    return rows
