@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from hypothesis import Phase
 from hypothesis import strategies as st
 
 from detectors.model import (
@@ -509,3 +510,6 @@ def picture(entries: Sequence[Entry]) -> str:
 
 seeds = st.integers(0, 2**32 - 1)
 """A world is drawn from a seed, so that a printed seed is enough to see it again."""
+
+WITHOUT_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
+"""A smaller seed is not a smaller world: `smallest` shrinks records instead."""

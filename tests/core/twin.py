@@ -187,12 +187,12 @@ class Account:
         return found
 
     def since(self) -> int:
-        """Since when the account is watched. choice: the first row that is not void, ignored or not."""
+        """Since when the account is watched. Its own first row, void or ignored or not."""
         if self.fact is not None and self.fact.observed_since is not None:
             return self.fact.observed_since
         if self.settings.observed_since is not None:
             return self.settings.observed_since
-        return min((row.time for row in self.prefix), default=self.now)
+        return min(row.time for row in self.rows[: self.e + 1])
 
     @property
     def known(self) -> bool:
@@ -220,7 +220,8 @@ def flow(a: Account) -> dict[str, int]:
     m: dict[str, int] = {}
     episodes = a.episodes(a.param("rapid-pass-through", "window"))
     m["pass_episodes"] = len(episodes)
-    if any(row.precision == TimePrecision.DAY for row in a.seen):
+    # choice: an ignored row that knows only the day is a visible row too, here and in cash_outs
+    if any(row.precision == TimePrecision.DAY for row in a.all_visible):
         m["pass_dwell"] = TOO_COARSE
     elif not episodes:
         m["pass_dwell"] = HISTORY_TOO_SHORT
@@ -381,7 +382,7 @@ def measures(
 def cash_outs(a: Account) -> int:
     """Personal credits that became cash."""
     cash_horizon = a.param("rapid-cash-out", "horizon")
-    if any(PRECISION_US[row.precision] > cash_horizon for row in a.seen):
+    if any(PRECISION_US[row.precision] > cash_horizon for row in a.all_visible):
         return TOO_COARSE
     found = 0
     for credit in a.seen:
