@@ -228,13 +228,16 @@ def follow(time, step, flags, amount, out_bit, c, lo, end, horizon, cash_horizon
                 break
             continue
         want = amount[j]
+        while head < j and (
+            left == 0
+            or not (flags[head] & LIVE)
+            or not (flags[head] & CREDIT)
+            or elapsed(time[head], step[head], time[j], step[j]) > horizon
+        ):
+            head += 1
+            left = amount[head]
         while want > 0:
-            while head < j and (
-                left == 0
-                or not (flags[head] & LIVE)
-                or not (flags[head] & CREDIT)
-                or elapsed(time[head], step[head], time[j], step[j]) > horizon
-            ):
+            while head < j and (left == 0 or not (flags[head] & LIVE) or not (flags[head] & CREDIT)):
                 head += 1
                 left = amount[head]
             if head >= j or head > c:
@@ -360,7 +363,7 @@ def measure(
             prev[LOW, j] = -1
             group[j] = -1
             flagged[j] = -1
-            if f & LIVE:
+            if not f & VOID:
                 h = mix(row.party) & mask
                 while True:
                     k = table[np.int64(h)]
@@ -381,7 +384,7 @@ def measure(
                         x = (READINGS if f & CREDIT else 0) + reading
                         prev[reading, j] = last[x, group[j]]
                         last[x, group[j]] = j
-                if flag_party.shape[0] > 0:
+                if f & LIVE and flag_party.shape[0] > 0:
                     lo = 0
                     hi = flag_party.shape[0]
                     while lo < hi:
@@ -418,7 +421,6 @@ def measure(
         unknown_rows = 0
         day_rows = False
         coarse_cash = False
-        live_rows = 0
         for j in range(vis, end):
             if flags[j] & UNKNOWN:
                 unknown_rows += 1
@@ -426,13 +428,11 @@ def measure(
                 day_rows = True
             if step[j] > m.cash_horizon:
                 coarse_cash = True
-            if flags[j] & LIVE:
-                live_rows += 1
         hubs[it] = 0
-        if live_rows >= m.hub_counterparties:
+        if end - vis >= m.hub_counterparties:
             distinct = 0
             for j in range(vis, end):
-                if flags[j] & LIVE and stamp[group[j]] != -1 - it:
+                if group[j] >= 0 and stamp[group[j]] != -1 - it and rows[off + j].party != 0:
                     stamp[group[j]] = -1 - it
                     distinct += 1
             if distinct >= m.hub_counterparties:

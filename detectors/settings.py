@@ -47,15 +47,15 @@ class FoldSettings(msgspec.Struct, frozen=True, kw_only=True):
         return problems
 
     def params(self, first_time_gap: int, regular_payments: int, regular_spread: int) -> FoldParams:
-        """For the compiled functions. Gap and spread are µs of whole days."""
+        """For the compiled functions. Gap and spread are whole days."""
         return FoldParams(
             lateness=self.lateness,
             closing=self.closing,
             hold=self.hold,
             keep=self.keep,
-            first_gap_days=first_time_gap // DAY,
+            first_gap_days=first_time_gap,
             regular_payments=regular_payments,
-            regular_spread_days=regular_spread // DAY,
+            regular_spread_days=regular_spread,
             hub_bucket_legs=self.hub_bucket_legs,
             since=NEVER if self.observed_since is None else self.observed_since,
         )

@@ -326,12 +326,14 @@ class PartitionState:
         """Add what became of a batch of legs to the head, and note it per account until the head is flushed."""
         if not len(outcome):
             return
-        keys, counts = np.unique(
-            np.stack([source, day, outcome]).astype(np.int64), axis=1, return_counts=True
-        )
-        for (s, d, o), n in zip(keys.T.tolist(), counts.tolist(), strict=True):
-            if o != window.SKIPPED:
-                self.count(self.sources[s], d, _OUTCOME_COUNTER[o], n)
+        first = int(day.min())
+        days = int(day.max()) - first + 1
+        if days > 4096:  # a batch of many years: by day, so that the cells stay few
+            for d in np.unique(day).tolist():
+                today = day == d
+                self._count_days(source[today], day[today], outcome[today], d, 1)
+        else:
+            self._count_days(source, day, outcome, first, days)
         keep = (outcome != window.SKIPPED) & (outcome != window.REDELIVERED)
         self.since_head.append(
             (
@@ -341,6 +343,16 @@ class PartitionState:
                 outcome[keep],
             )
         )
+
+    def _count_days(
+        self, source: np.ndarray, day: np.ndarray, outcome: np.ndarray, first: int, days: int
+    ) -> None:
+        cells = np.bincount((source * days + (day - first)) * 8 + outcome)
+        for cell in np.flatnonzero(cells).tolist():
+            rest, code = divmod(cell, 8)
+            number, offset = divmod(rest, days)
+            if code != window.SKIPPED:
+                self.count(self.sources[number], first + offset, _OUTCOME_COUNTER[code], int(cells[cell]))
 
     def totals(self) -> dict[str, int]:
         """Sum of every counter over sources and days."""

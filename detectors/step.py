@@ -273,9 +273,10 @@ class _Step:
         state.head.front = max(state.head.front, int(rows["time"].max()))
         slots = window.slots_of(state.acc, state.table, np.ascontiguousarray(rows["subject"]))
         state.count_outcomes(slots, source, rows["received"] // DAY, outcome)
-        for code, n in zip(*np.unique(outcome, return_counts=True), strict=True):
-            name = window.OUTCOMES[int(code)]
-            self.result.legs[name] = self.result.legs.get(name, 0) + int(n)
+        for code, n in enumerate(np.bincount(outcome).tolist()):
+            if n:
+                name = window.OUTCOMES[code]
+                self.result.legs[name] = self.result.legs.get(name, 0) + n
         for i in np.flatnonzero((outcome == window.LATE) | (outcome == window.CONFLICT)).tolist():
             lost = outcome[i] == window.CONFLICT
             self._say(

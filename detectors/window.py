@@ -668,10 +668,12 @@ def insert(
         bucket = t // p.lateness
         if acc[a].len >= p.hub_bucket_legs:
             i = position(rows, off, acc[a].len, bucket * p.lateness, np.uint64(0))
-            j = i
-            while j < acc[a].len and rows[off + j].time < (bucket + 1) * p.lateness:
-                j += 1
-            if j - i >= p.hub_bucket_legs:
+            dense = 0
+            while i < acc[a].len and rows[off + i].time < (bucket + 1) * p.lateness:
+                if rows[off + i].b >> AMOUNT_SHIFT:  # not the mark of a return without its leg
+                    dense += 1
+                i += 1
+            if dense >= p.hub_bucket_legs:
                 cut_hub(acc, rows, a, bucket * p.lateness)
     return DONE, n, n_acc, n_touched
 

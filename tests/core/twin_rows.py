@@ -134,13 +134,13 @@ def canonical(records: Iterable[Leg]) -> Canonical:
 
 
 def visible(rows: Sequence[Leg], e: int, settings: Settings) -> list[Leg]:
-    """The rows that a measure of leg `e` may look at, in order. A void row counts nowhere, not even for K."""
+    """The rows that a measure of leg `e` may look at, in order. A void row enters no measure, but counts for K."""
     now = rows[e].time
-    prefix = [row for row in rows[: e + 1] if not row.void]
+    prefix = rows[: e + 1]
     old = [row for row in prefix if row.time <= now - settings.settled]
     young = [row for row in prefix if row.time > now - settings.settled]
     kept = old[-settings.keep :] if settings.keep > 0 else []
-    return [row for row in kept + young if row.time > now - settings.hold]
+    return [row for row in kept + young if row.time > now - settings.hold and not row.void]
 
 
 def as_of(records: Sequence, time: int):
@@ -238,13 +238,13 @@ def regular(counted: Sequence[Leg], leg: Leg, settings: Settings) -> bool:
 def hub_start(rows: Sequence[Leg], settings: Settings) -> int | None:
     """Start of the bucket from which the account is a hub, or None.
 
-    choice: a void leg counts nowhere, so not here either; both rules are looked at leg by leg in canonical
-    order, and the counterparty rule counts the distinct non-zero parties of the visible rows.
+    A void leg still counts in its bucket (what was forgotten cannot be undone); the mark of a return without its leg
+    (amount 0) does not. The counterparty rule counts the distinct non-zero parties of the visible rows.
     """
     length = settings.lateness
     buckets: dict[int, int] = {}
     for row in rows:
-        if not row.void:
+        if not row.void or row.amount:
             buckets[row.time // length] = buckets.get(row.time // length, 0) + 1
     starts = [bucket * length for bucket, n in buckets.items() if n >= settings.hub_bucket_legs]
     for e, row in enumerate(rows):
