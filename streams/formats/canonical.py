@@ -236,7 +236,7 @@ def _payment(message: Transaction, context: DecodeContext, index: int) -> Paymen
 
 def _party(message: PartyMessage, context: DecodeContext) -> Party:
     cls, source = CLASSES[message.type], CLASS_SOURCES[message.type_source]
-    if cls == 0 and message.account and not message.external:
+    if cls == 0 and source == 0 and message.account and not message.external:
         cls, source = context.party_class, context.class_source
     return Party(message.account.strip(), held_by(message.agent, context), cls, source, message.external)
 

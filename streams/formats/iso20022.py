@@ -445,7 +445,7 @@ class _Message:
             raise _Refused(Reason.UNKNOWN_CURRENCY, f"{tag}/@Ccy: not a code of ISO 4217")
         # xs:decimal may be written ".5" or "5." or "+5"; nothing else that minor_units refuses is legal.
         text = text.removeprefix("+")
-        if text.startswith("."):
+        if text[:1] == "." and text[1:2].isdigit():
             text = f"0{text}"
         try:
             return minor_units(text.removesuffix(".") if text.count(".") == 1 else text, exponent), currency
