@@ -125,17 +125,17 @@ class _Town:
 
     def outside(self, what: str, number: int, kind: PartyClass) -> End:
         """A counterparty that is not a customer of this bank."""
-        return End(f"{what}-{number:03}", kind, ELSEWHERE)
+        return End(f"{ELSEWHERE}/{what}-{number:03}", kind, ELSEWHERE)
 
     def stranger(self) -> End:
         """A person with an account at another bank."""
         self.strangers += 1
-        return End(f"ELSEWHERE-{self.strangers:05}", PartyClass.PERSONAL, ELSEWHERE)
+        return End(f"{ELSEWHERE}/{self.strangers:05}", PartyClass.PERSONAL, ELSEWHERE)
 
     def customer(self, *, opened: int | None = None, kind: AccountKind = AccountKind.PERSONAL) -> End:
         """A new customer; without a day of opening, one who has been here for years."""
         day = -self.rng.randrange(500, 5000) if opened is None else opened
-        account = f"DEMO-{len(self.accounts) + 1:05}"
+        account = f"{BANK}/{len(self.accounts) + 1:05}"
         self.accounts.append(Account(account, kind, START + day * DAY))
         return End(account, PartyClass.PERSONAL, BANK)
 

@@ -44,8 +44,9 @@ def topics_to_read(settings: Settings, bank: list[str], observe: bool) -> list[s
 
 async def latest_words(settings: Settings, topics: list[str]) -> tuple[dict[str, Said], Latest]:
     """The latest word on every recommendation of these topics, by id."""
-    from streams.cli.connect import consumer, read_all
+    from streams.cli.connect import consumer
     from streams.latest import ForeignMessage, Latest
+    from streams.reading import read_all
 
     words: dict[str, Said] = {}
     latest = Latest()

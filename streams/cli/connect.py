@@ -24,8 +24,6 @@ T = TypeVar("T")
 SETTINGS_OPTION = typer.Option(
     None, "--settings", "-s", help="Settings of the installation (YAML); SAFEHOLD_* variables overlay it."
 )
-QUIET_MS = 500
-"""How long the end of a topic must be silent before a reader believes that it has seen all."""
 
 
 def settings_of(path: Path | None) -> Settings:
@@ -152,35 +150,6 @@ async def consumer(settings: Settings, **options: Any) -> AsyncIterator[AIOKafka
         yield client
     finally:
         await client.stop()
-
-
-async def read_all(client: AIOKafkaConsumer, topics: Sequence[str]) -> AsyncIterator[Any]:
-    """Every record that these topics hold now, partition by partition in order. A topic that is not there holds none."""
-    from aiokafka import TopicPartition
-
-    there = await client.topics()
-    places = [
-        TopicPartition(topic, partition)
-        for topic in topics
-        if topic in there
-        for partition in sorted(client.partitions_for_topic(topic) or ())
-    ]
-    if not places:
-        return
-    client.assign(places)
-    await client.seek_to_beginning(*places)
-    ends = await client.end_offsets(places)
-    starts = await client.beginning_offsets(places)
-    open_places = {place for place in places if ends[place] > starts[place]}
-    while open_places:
-        batches = await client.getmany(*open_places, timeout_ms=QUIET_MS)
-        for place, records in batches.items():
-            for record in records:
-                if record.offset < ends[place]:
-                    yield record
-        for place in list(open_places):
-            if await client.position(place) >= ends[place]:
-                open_places.discard(place)
 
 
 def run(settings: Settings, work: Coroutine[Any, Any, T]) -> T:

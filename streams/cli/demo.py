@@ -1,7 +1,174 @@
-"""`safehold demo`."""
+"""`safehold demo`: everything once, on this machine, with nothing installed besides."""
 
 from __future__ import annotations
 
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-def demo() -> None:
-    """Not yet."""
+import typer
+
+from streams.cli.exits import CliError, Exit
+from streams.cli.output import note, say, table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from streams.demo import Finished, View
+
+PLAIN_EVERY = 3.0
+"""Seconds between two plain progress lines."""
+
+
+def demo(
+    headless: bool = typer.Option(False, "--headless", help="Plain lines, no terminal."),
+    seconds: float = typer.Option(
+        -1.0,
+        "--seconds",
+        help="Spread the payments over so many seconds; 0 = as fast as they go. Without it: 15 on a terminal, else 0.",
+    ),
+    json_file: Path | None = typer.Option(None, "--json", help="Write the figures here."),
+    seed: int = typer.Option(7, "--seed", help="Another simulated bank."),
+) -> None:
+    """The real worker on an embedded broker and store, a simulated bank with two planted rings, and what was recommended."""
+    from streams.embedded import INSTALL, NOT_FOR_PRODUCTION, EmbeddedMissing
+
+    live = not headless and sys.stderr.isatty()
+    pace = seconds if seconds >= 0 else (15.0 if live else 0.0)
+    note(f"Safehold demo · {NOT_FOR_PRODUCTION}")
+    from streams.demo import Demo, DemoFailed
+
+    screen = _Live() if live else None
+    lines = _Lines()
+    show: Callable[[View], None] = screen.show if screen is not None else lines.show
+    try:
+        if screen is not None:
+            with screen:
+                finished = Demo(seed=seed, seconds=pace, tell=show).run()
+        else:
+            finished = Demo(seed=seed, seconds=pace, tell=show).run()
+    except EmbeddedMissing as problem:
+        raise CliError(
+            str(problem),
+            look=f"{INSTALL}; a real Kafka and Redis need no such thing: safehold worker",
+            code=Exit.MISSING,
+        ) from problem
+    except DemoFailed as problem:
+        raise CliError(
+            "the demo did not come to its end", details=str(problem).splitlines(), look="safehold doctor"
+        ) from problem
+    if json_file is not None:
+        json_file.write_text(json.dumps(finished.result.document(), indent=2) + "\n", encoding="utf-8")
+    _tell(finished)
+    if not finished.result.good:
+        raise CliError("the demo did not find what it must", look="the tables above")
+
+
+class _Lines:
+    """Progress where there is no terminal."""
+
+    def __init__(self) -> None:
+        self._phase = ""
+        self._said = 0.0
+
+    def show(self, view: View) -> None:
+        """One line when the phase changes, then one every few seconds."""
+        now = time.monotonic()
+        if view.phase == self._phase and now - self._said < PLAIN_EVERY:
+            return
+        self._phase, self._said = view.phase, now
+        parts = [f"{view.seconds:5.1f} s  {view.phase}"]
+        if view.sent:
+            actions = ", ".join(f"{count} {action}" for action, count in view.actions.items()) or "none yet"
+            parts.append(
+                f"{view.sent:,} of {view.total:,} sent · {view.judged:,} legs judged · lag {view.lag} · said: {actions}"
+            )
+        note(": ".join(parts))
+
+
+class _Live:
+    """Progress on a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._live = Live(console=Console(stderr=True), refresh_per_second=8, transient=False)
+
+    def __enter__(self) -> _Live:
+        self._live.start()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self._live.stop()
+
+    def show(self, view: View) -> None:
+        """Draw it again."""
+        from rich.panel import Panel
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(justify="right", style="dim")
+        grid.add_column(min_width=48)
+        grid.add_row("doing", view.phase)
+        grid.add_row(
+            "payments",
+            f"{view.sent:,} of {view.total:,}" + (f" · day {view.day + 1}" if view.day >= 0 else ""),
+        )
+        grid.add_row("", ProgressBar(total=max(1, view.total), completed=view.sent, width=48))
+        grid.add_row("legs judged", f"{view.judged:,}")
+        grid.add_row("ledger lag", f"{view.lag:,} frames")
+        actions: dict[str, Any] = view.actions
+        for action in ("monitor", "hold-and-review", "freeze", "safeguard-first"):
+            grid.add_row(action, f"{actions.get(action, 0):,}")
+        title = f"Safehold demo · {view.seconds:.0f} s · embedded broker, not for production"
+        self._live.update(Panel(grid, title=title, expand=False))
+
+
+def _tell(finished: Finished) -> None:
+    from streams.page import one_line, page
+
+    result = finished.result
+    for ring in result.rings:
+        say("")
+        say("═" * 104)
+        say(f"Planted ring {ring.name}: {ring.story}.")
+        say(
+            f"{'Found' if ring.found else 'NOT found'}: its collecting account {ring.main} has {ring.action}; "
+            f"{ring.members_named} of {ring.members} members are held or frozen."
+        )
+        if ring.best is not None:
+            say("")
+            say(page(ring.best))
+    say("")
+    say("═" * 104)
+    held = [body for body in finished.bodies if body["action"] != "monitor"]
+    say(
+        f"All recommendations above the watch-list ({len(held)}), and {len(finished.bodies) - len(held)} on it:"
+    )
+    for body in held:
+        say(f"  {one_line(body)}")
+    say("")
+    say("Lawful accounts that look like it:")
+    table(
+        ("account", "said", "what it is"),
+        ((look.account, look.action, look.story) for look in result.look_alikes),
+    )
+    say("")
+    actions = ", ".join(f"{count} {action}" for action, count in result.by_action.items()) or "none"
+    say(
+        f"{result.transactions:,} transactions, {result.legs:,} legs, {result.judged:,} judged, {result.late} late"
+    )
+    say(f"recommendations: {actions}; rings found: {result.rings_found} of {len(result.rings)}; "
+        f"lawful accounts above monitor: {result.look_alikes_above_monitor + result.others_above_monitor}")  # fmt: skip
+    balance = "balances to zero" if result.reconciled else "DOES NOT BALANCE"
+    say(
+        f"lost {result.lost}, doubled {result.duplicates}: the ledger {balance}. {result.seconds:.0f} s in all."
+    )
+    say("")
+    say(
+        "What Safehold says is a recommendation. People decide, and it has no way to move, block or delay money."
+    )

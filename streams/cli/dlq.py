@@ -54,8 +54,9 @@ class Letter:
 
 
 async def _letters(settings: Settings, reason: str) -> list[Letter]:
-    from streams.cli.connect import consumer, names_of, read_all
+    from streams.cli.connect import consumer, names_of
     from streams.publish import COORDINATE, DETAIL, KEY, REASON, RECEIVED
+    from streams.reading import read_all
 
     letters: dict[str, Letter] = {}
     async with consumer(settings) as client:

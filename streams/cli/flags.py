@@ -237,8 +237,9 @@ async def _latest(settings: Settings) -> list[FlagMessage]:
     """The last state of each flag, in the order that the fold gives them."""
     import msgspec
 
-    from streams.cli.connect import consumer, names_of, read_all
+    from streams.cli.connect import consumer, names_of
     from streams.controls import BadControl, FlagMessage, moment
+    from streams.reading import read_all
 
     newest: dict[str, tuple[tuple[int, int], FlagMessage]] = {}
     async with consumer(settings) as client:
