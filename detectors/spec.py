@@ -153,13 +153,32 @@ class Param(msgspec.Struct, frozen=True, kw_only=True):
     text: str  # what it is
     why: str  # why this default, and what the bounds keep
     tag: Tag = Tag.START
+    shapes: bool = False  # it shapes the strength only, and never decides alone whether the detector fires
 
 
 def _param(kind: Kind) -> Callable[..., Param]:
     def make(
-        name: str, default: int, low: int, high: int, text: str, why: str, *, tag: Tag = Tag.START
+        name: str,
+        default: int,
+        low: int,
+        high: int,
+        text: str,
+        why: str,
+        *,
+        tag: Tag = Tag.START,
+        shapes: bool = False,
     ) -> Param:
-        return Param(name=name, kind=kind, default=default, min=low, max=high, text=text, why=why, tag=tag)
+        return Param(
+            name=name,
+            kind=kind,
+            default=default,
+            min=low,
+            max=high,
+            text=text,
+            why=why,
+            tag=tag,
+            shapes=shapes,
+        )
 
     return make
 

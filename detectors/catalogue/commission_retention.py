@@ -57,7 +57,15 @@ SPEC = DetectorSpec(
             "four paid errands seldom fit into a week; longer does not fit into what the state holds",
         ),
         count("min_episodes", 4, 3, 50, "episodes from which it fires", "three shares agree by chance"),
-        count("full_episodes", 8, 3, 100, "episodes at which strength is full", "twice the threshold"),
+        count(
+            "full_episodes",
+            8,
+            3,
+            100,
+            "episodes at which strength is full",
+            "twice the threshold",
+            shapes=True,
+        ),
         ratio(
             "kept_low", 30_000, 0, 500_000, "smallest share kept", "less is rounding and fees", tag=Tag.DRV
         ),

@@ -58,7 +58,16 @@ SPEC = DetectorSpec(
             "the second of the published bands",
             tag=Tag.SRC,
         ),
-        days("full_quiet", 365, 30, 1_460, "days at which strength is full", "the third band", tag=Tag.SRC),
+        days(
+            "full_quiet",
+            365,
+            30,
+            1_460,
+            "days at which strength is full",
+            "the third band",
+            tag=Tag.SRC,
+            shapes=True,
+        ),
         duration("window", 14 * DAY, 1 * DAY, 30 * DAY, "look-back after waking", "a fortnight of use"),
         money(
             "min_credits",

@@ -64,7 +64,13 @@ SPEC = DetectorSpec(
             tag=Tag.DRV,
         ),
         count(
-            "full_payers", 25, 3, 2_000, "payers at which strength is full", "beyond most private occasions"
+            "full_payers",
+            25,
+            3,
+            2_000,
+            "payers at which strength is full",
+            "beyond most private occasions",
+            shapes=True,
         ),
         ratio(
             "first_time_share",

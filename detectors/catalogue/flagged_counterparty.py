@@ -58,6 +58,7 @@ SPEC = DetectorSpec(
             1_000_000,
             "strength when money was only sent",
             "weak: those who send are mostly harmed by the account, not part of it",
+            shapes=True,
         ),
     ),
     trigger=None,

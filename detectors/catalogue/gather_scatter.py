@@ -48,7 +48,13 @@ SPEC = DetectorSpec(
         count("min_payers", 10, 3, 1_000, "distinct personal payers from which it fires", "as fan-in"),
         count("min_payees", 10, 3, 1_000, "distinct personal payees from which it fires", "as fan-out"),
         count(
-            "full_parties", 20, 3, 2_000, "payers and payees at which strength is full", "twice the threshold"
+            "full_parties",
+            20,
+            3,
+            2_000,
+            "payers and payees at which strength is full",
+            "twice the threshold",
+            shapes=True,
         ),
         ratio(
             "ratio_low",

@@ -72,7 +72,15 @@ SPEC = DetectorSpec(
             "window", 30 * DAY, 1 * DAY, 30 * DAY, "look-back in which they are counted", "a month of use"
         ),
         count("min_events", 3, 1, 100, "times from which it fires", "twice happens to everybody"),
-        count("full_events", 6, 1, 200, "times at which strength is full", "twice the threshold"),
+        count(
+            "full_events",
+            6,
+            1,
+            200,
+            "times at which strength is full",
+            "twice the threshold",
+            shapes=True,
+        ),
     ),
     trigger=None,
     measures=("cash_outs",),

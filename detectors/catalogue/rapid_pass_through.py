@@ -102,6 +102,7 @@ SPEC = DetectorSpec(
             100,
             "episodes at which their number is at full strength",
             "three in a week are no longer an occasion",
+            shapes=True,
         ),
         duration(
             "dwell_slow",
@@ -111,6 +112,7 @@ SPEC = DetectorSpec(
             "median stay that counts as slow",
             "the horizon: nothing slower is an episode",
             tag=Tag.DRV,
+            shapes=True,
         ),
         duration(
             "dwell_mid",
@@ -120,6 +122,7 @@ SPEC = DetectorSpec(
             "median stay that counts as middling",
             "half a working day",
             tag=Tag.DRV,
+            shapes=True,
         ),
         duration(
             "dwell_fast",
@@ -129,6 +132,7 @@ SPEC = DetectorSpec(
             "median stay from which strength is full",
             "minutes are reported for mule accounts; an hour leaves room for work by hand",
             tag=Tag.DRV,
+            shapes=True,
         ),
         ratio(
             "strength_slow",
@@ -137,9 +141,16 @@ SPEC = DetectorSpec(
             1_000_000,
             "strength at the slow stay",
             "a day's stay is common in honest life",
+            shapes=True,
         ),
         ratio(
-            "strength_mid", 600_000, 100_000, 1_000_000, "strength at the middling stay", "between the two"
+            "strength_mid",
+            600_000,
+            100_000,
+            1_000_000,
+            "strength at the middling stay",
+            "between the two",
+            shapes=True,
         ),
     ),
     trigger=None,

@@ -84,6 +84,7 @@ SPEC = DetectorSpec(
             100,
             "distinct payers at which strength is full",
             "several people who coordinate",
+            shapes=True,
         ),
     ),
     trigger=None,
