@@ -13,6 +13,7 @@ from streams.publish import rfc3339
 
 WIDTH = 104
 SHOWN_TRANSACTIONS = 6
+LOOK_ALIKE = "look-alike"
 HEADS = {
     "monitor": "MONITOR: a place on the watch-list, no effect on the customer",
     "hold-and-review": "HOLD AND REVIEW: look at it before more money leaves",
@@ -45,11 +46,15 @@ def page(body: Mapping[str, Any]) -> str:
     ]
     lines += ["", "What would change this"]
     lines += _items(change["text"] for change in body["what_would_change_this"])
-    lines += ["", "What is not known, and what to rule out"]
-    lines += _items(dict.fromkeys(limit["text"] for limit in body["limits"]))
+    unknown = [limit["text"] for limit in body["limits"] if limit["code"] != LOOK_ALIKE]
     missing = [f"{item['indicator']} ({item['reason'].replace('_', ' ')})" for item in body["not_computable"]]
     if missing:
-        lines += _items([f"Could not be computed: {', '.join(missing)}."])
+        unknown.append(f"Could not be computed: {', '.join(missing)}.")
+    lines += ["", "What is not known", *_items(dict.fromkeys(unknown))]
+    lawful = dict.fromkeys(
+        limit["text"].rstrip(".") for limit in body["limits"] if limit["code"] == LOOK_ALIKE
+    )
+    lines += ["", "Lawful life that can look like this, to be ruled out", *_run(lawful)]
     lines += [
         "",
         f"configuration {body['config_version']}, digest {body['config_digest']}, engine {body['engine_version']}",
@@ -120,3 +125,10 @@ def _items(texts: Iterable[str]) -> list[str]:
     for text in texts:
         lines += textwrap.wrap(text, WIDTH - 4, initial_indent="  · ", subsequent_indent="    ")
     return lines or ["  nothing"]
+
+
+def _run(texts: Iterable[str]) -> list[str]:
+    """Many short texts in a paragraph."""
+    return textwrap.wrap(" · ".join(texts), WIDTH, initial_indent="  ", subsequent_indent="  ") or [
+        "  nothing"
+    ]

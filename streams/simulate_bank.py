@@ -320,6 +320,33 @@ def club_treasurer(town: _Town) -> None:
     town.look_alike(who, "club treasurer: whip-rounds from a dozen people, paid out whole")
 
 
+def event_treasurer(town: _Town) -> None:
+    """Twenty guests pay for a party within a week; the hall, the cook and three musicians are paid out of it."""
+    who = household(town)
+    share = town.cents(45, 80, 500)
+    for _ in range(20):
+        town.move(town.at(62 + town.rng.randrange(6), 9, 22), town.stranger(), who, share)
+    for payee in (town.rng.choice(town.suppliers), town.rng.choice(town.shops)):
+        town.move(town.at(69, 10, 16), who, payee, share * 6, Channel.TRANSFER)
+    for _ in range(3):
+        town.move(town.at(70, 18, 23), who, town.stranger(), share * 2)
+    town.look_alike(who, "event treasurer: twenty strangers pay within a week, and it is all paid out")
+
+
+def funeral(town: _Town) -> None:
+    """Nine relatives pay within two days; the undertaker is paid the next morning."""
+    who = household(town)
+    paid = 0
+    for _ in range(9):
+        amount = town.cents(200, 420, 1000)
+        paid += amount
+        town.move(
+            town.at(84 + town.rng.randrange(2), 9, 22), town.stranger(), who, amount, purpose=Purpose.FAMI
+        )
+    town.move(town.at(86, 8, 9), who, town.rng.choice(town.suppliers), paid, Channel.TRANSFER)
+    town.look_alike(who, "funeral: nine relatives' money, passed on to the undertaker the next morning")
+
+
 def landlord(town: _Town) -> None:
     """Eight tenants pay on the first days of the month; the mortgage leaves at once."""
     who = town.customer()
@@ -506,7 +533,7 @@ def simulate(seed: int = 7, *, days: int = 120, households: int = 420) -> Simula
             circle = []
     for routine in (
         payday_bill_run, payday_bill_run, remittance_family, remittance_family, student_house, student_house,
-        club_treasurer, landlord, market_trader, savings_group, second_hand_seller, childminder,
+        club_treasurer, event_treasurer, funeral, landlord, market_trader, savings_group, second_hand_seller, childminder,
     ):  # fmt: skip
         routine(town)
     for arrival in (12, 27):
