@@ -32,7 +32,7 @@ from detectors.model import (
 )
 from detectors.render import points as say_points
 from detectors.render import sentence
-from detectors.roles import ROLES, role_shares
+from detectors.roles import ROLES, payers, role_shares
 from detectors.scoring import FAMILIES, Plan, Reading, Verdict, plan, read, score
 from detectors.sections import ESSENTIAL_KINDS
 from detectors.spec import DETECTOR_ERROR, MAX_EVIDENCE, NOT_COMPUTABLE, AccountView, Evidence, Ints, Observed
@@ -452,7 +452,8 @@ def explain_leg(
     action = ACTION_NAMES[verdict.action]
     duration = plan.config.durations[action]
     title, gate = _gate_evidence(verdict, reading, plan)
-    shares = role_shares(np.where(plan.positive, reading.points, 0), np.array([context.sends]), plan.roles)[0]
+    pays = payers(reading.present, np.array([context.sends]), plan.roles)
+    shares = role_shares(np.where(plan.positive, reading.points, 0), pays, plan.roles)[0]
     by_family = {
         name.value: int(reading.by_family[0, i]) for i, name in enumerate(FAMILIES) if reading.by_family[0, i]
     }

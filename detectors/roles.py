@@ -19,9 +19,6 @@ from detectors.spec import Bools, Ints, Measures
 
 ROLES: Final[tuple[Role, ...]] = tuple(Role)
 CODE: Final[dict[Role, int]] = {role: code for code, role in enumerate(ROLES)}
-MAJORITY: Final = PPM // 2
-"""Least share of the hints that names a role; below it the role stays unknown."""
-
 PASSES: Final = ("rapid-pass-through", "gather-scatter", "victim-collection-account", "commission-retention")
 """Whoever shows one of these does not merely pay: money comes through the account."""
 
@@ -69,27 +66,35 @@ def mostly_sends(m: Measures) -> Bools:
     return m.flagged_out > m.flagged_in
 
 
-def role_shares(points: Ints, sends: Bools, tables: RoleTables) -> Ints:
+def payers(present: Bools, sends: Bools, tables: RoleTables) -> Bools:
+    """Rows that mostly send to flagged accounts without passing other people's money on."""
+    return sends & ~(present & tables.passes).any(axis=1)
+
+
+def role_shares(points: Ints, pays: Bools, tables: RoleTables) -> Ints:
     """ppm of the hints for each role; rows without points are zero. `points` is (n, D), positive points only."""
     micro = points // 1_000  # thousandths: the products stay small
     weights = micro @ tables.hints
-    if sends.any():
-        weights = np.where(sends[:, None], micro @ tables.payer_hints, weights)
+    if pays.any():
+        weights = np.where(pays[:, None], micro @ tables.payer_hints, weights)
     total = weights.sum(axis=1)
     return weights * 1_000 // np.maximum(total // 1_000, 1)[:, None]
 
 
-def roles(points: Ints, present: Bools, sends: Bools, tables: RoleTables) -> tuple[NDArray[np.int8], Ints]:
-    """Role codes and their confidence in ppm, by row."""
-    shares = role_shares(points, sends, tables)
+def roles(
+    points: Ints, present: Bools, sends: Bools, tables: RoleTables, least: int
+) -> tuple[NDArray[np.int8], Ints]:
+    """Role codes and their confidence in ppm, by row. `least`: share of the hints that names a role."""
+    pays = payers(present, sends, tables)
+    shares = role_shares(points, pays, tables)
     role = np.full(len(points), CODE[Role.UNKNOWN], np.int8)
     confidence = np.zeros(len(points), np.int64)
     for candidate in _NAMED_BY_HINTS:
         share = shares[:, CODE[candidate]]
-        better = (share >= MAJORITY - 1_000) & (share > confidence)
+        better = (share >= least) & (share > confidence)
         role[better] = CODE[candidate]
         confidence = np.where(better, share, confidence)
-    payer = sends & (shares[:, CODE[Role.PAYER]] > 0) & ~(present & tables.passes).any(axis=1)
+    payer = pays & (shares[:, CODE[Role.PAYER]] > 0)
     role[payer] = CODE[Role.PAYER]
     confidence = np.where(payer, shares[:, CODE[Role.PAYER]], confidence)
     victim = (present & tables.control).any(axis=1) & (role == CODE[Role.UNKNOWN])

@@ -269,7 +269,13 @@ def score(
         held = rung >= int(Action.HOLD_AND_REVIEW)
         use_high = np.where(held, upper.total < lower.total, upper.total >= lower.total)
         spoken = _pick(use_high, upper, lower)
-        who, sure = roles(np.where(plan.positive, spoken.points, 0), spoken.present, sends[rows], plan.roles)
+        who, sure = roles(
+            np.where(plan.positive, spoken.points, 0),
+            spoken.present,
+            sends[rows],
+            plan.roles,
+            plan.scoring.role_share,
+        )
         cap = np.full(len(rows), plan.max_action, np.int64) if max_action is None else max_action[rows]
         capped = np.minimum(rung, cap)
         protect = child[rows] | (who == CODE[Role.PAYER]) | (who == CODE[Role.LIKELY_VICTIM])

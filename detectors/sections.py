@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from detectors.model import DAY, HOUR
-from detectors.spec import Kind, Param, count, days, duration, money
+from detectors.spec import Kind, Param, count, days, duration, money, ratio
 
 POINT: Final = 1_000_000
 """Points are counted in millionths."""
@@ -82,6 +82,14 @@ SCORING: Final = (
         4 * POINT,
         "points from which an indicator is strong",
         "three quarters of a strong indicator",
+    ),
+    ratio(
+        "role_share",
+        400_000,
+        250_000,
+        1_000_000,
+        "least share of the hints that names a role",
+        "most indicators hint at two roles: below it the role stays unknown",
     ),
     _points(
         "monitor",

@@ -9,12 +9,12 @@ from detectors.model import DAY, HOUR, MINUTE, PPM, SECOND
 from detectors.spec import Kind
 
 _DURATION_UNITS: Final = (("d", DAY), ("h", HOUR), ("min", MINUTE), ("s", SECOND), ("ms", 1_000), ("us", 1))
-_DURATION: Final = re.compile(r"(\d{1,15})(d|h|min|s|ms|us)")
-_MONEY: Final = re.compile(r"(\d{1,13})(?:\.(\d{2}))? u")
-_RATIO: Final = re.compile(r"(\d{1,9})(?:\.(\d{1,4}))?%")
-_POINTS: Final = re.compile(r"(\d{1,6})(?:\.(\d{1,6}))?")
-_COUNT: Final = re.compile(r"\d{1,15}")
-_DAYS: Final = re.compile(r"(\d{1,9})d")
+_DURATION: Final = re.compile(r"(\d{1,15})(d|h|min|s|ms|us)", re.ASCII)
+_MONEY: Final = re.compile(r"(\d{1,13})(?:\.(\d{2}))? u", re.ASCII)
+_RATIO: Final = re.compile(r"(\d{1,9})(?:\.(\d{1,4}))?%", re.ASCII)
+_POINTS: Final = re.compile(r"(\d{1,6})(?:\.(\d{1,6}))?", re.ASCII)
+_COUNT: Final = re.compile(r"\d{1,15}", re.ASCII)
+_DAYS: Final = re.compile(r"(\d{1,9})d", re.ASCII)
 
 HOW: Final[dict[Kind, str]] = {
     Kind.DURATION: "a duration with its unit, like 72h or 7d",

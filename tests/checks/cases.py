@@ -220,9 +220,22 @@ def outcome(strength: int) -> str:
 
 def _case(detector: str, raw: dict[str, Any]) -> Case:
     spec = SPECS[POSITION[detector]]
-    known = set(
-        "id legs known opened household flags params expect expect_low strength seen boundary at_most about".split()
-    )
+    known = {
+        "id",
+        "legs",
+        "known",
+        "opened",
+        "household",
+        "flags",
+        "params",
+        "expect",
+        "expect_low",
+        "strength",
+        "seen",
+        "boundary",
+        "at_most",
+        "about",
+    }
     if unknown := raw.keys() - known:
         raise ValueError(f"{detector}/{raw['id']}: {sorted(unknown)}")
     opened = raw.get("opened", "-900d")

@@ -61,10 +61,13 @@ def test_spec_is_complete(module: ModuleType) -> None:
     assert spec.id not in RETIRED
     for text in (spec.title, spec.summary, spec.strength, spec.sentence, spec.since):
         assert text.strip() == text != ""
-    assert spec.sources and all(s.section and s.note and s.publisher and s.year > 1990 for s in spec.sources)
+    assert spec.sources
+    assert all(s.section and s.note and s.publisher and s.year > 1990 for s in spec.sources)
     assert spec.points in ((-4, -3, -2, 0) if spec.family == Family.MITIGATOR else (1, 2, 4))
-    assert spec.measures and set(spec.measures) <= set(MEASURES)
-    assert spec.look_alikes and spec.misses
+    assert spec.measures
+    assert set(spec.measures) <= set(MEASURES)
+    assert spec.look_alikes
+    assert spec.misses
     assert 2 <= len(spec.runbook) <= 3
     assert spec.roles
     assert spec.trigger in (None, *Side)
@@ -79,7 +82,8 @@ def test_parameters_have_bounds_units_and_reasons(module: ModuleType) -> None:
     assert "state" not in names
     for p in spec.params:
         assert p.min <= p.default <= p.max, p.name
-        assert p.text and p.why
+        assert p.text
+        assert p.why
         for value in (p.min, p.default, p.max):
             assert parse(p.kind, show(p.kind, value)) == value, p.name
     for chain in spec.ordered:
@@ -219,7 +223,8 @@ def test_evidence(module: ModuleType) -> None:
             assert seen.window_from <= view.time[row] <= seen.window_to
             assert not view.ignored[row]
         assert seen.window_to == view.now
-        assert seen.observed and seen.baseline
+        assert seen.observed
+        assert seen.baseline
         for item in (*seen.observed, *seen.baseline):
             assert item.value == view.measure(item.measure)
             assert (item.threshold is None) == (item.param == "")
@@ -279,7 +284,7 @@ def test_what_came_long_before_the_look_back_changes_nothing(module: ModuleType)
     """An old payment of a stranger, outside every window."""
     for case in cases_of(module):
         old = replace(legs_of(["-399d in 77.00 u from STRANGER merchant card"])[0], leg=99_999 * 2 + 1)
-        if case.detector == "dormant-reactivation" or case.facts[0].observed_since > old.time:
+        if case.detector == "dormant-reactivation" or (case.facts[0].observed_since or 0) > old.time:
             continue  # the whole prefix matters there; or nothing can be that old
         assert (
             replace(case, legs=sorted([old, *case.legs], key=lambda leg: leg.order)).screen() == case.screen()
