@@ -185,7 +185,7 @@ class _Walker:
     def literal(self, node: yaml.Node, kind: inspect.LiteralType, place: Place) -> Any:
         value = self._scalar(node)
         if value not in kind.values:
-            names = ", ".join(str(item) for item in kind.values)
+            names = ", ".join(sorted(str(item) for item in kind.values))
             close = difflib.get_close_matches(str(value), [str(item) for item in kind.values], 1)
             self.bad(place, f"must be one of {names}" + (f" (did you mean {close[0]}?)" if close else ""))
         return value

@@ -215,6 +215,8 @@ def _open(path: Path, mapping: Mapping, batch: int) -> _Opened:
             yield from _jsonl(path, _wanted(mapping), batch)
         else:
             raise BadFile(f"{path.name}: neither .parquet, .csv nor .jsonl")
+    except pa.lib.ArrowKeyError as error:
+        raise BadFile(f"{path.name}: no column: {str(error)[:80]}") from None
     except pa.ArrowInvalid as error:
         raise BadFile(f"{path.name}: {str(error).splitlines()[0][:80]}") from None
 
@@ -238,7 +240,7 @@ def _csv(path: Path, mapping: Mapping, wanted: list[str]) -> _Opened:
     broken_rows: list[int] = []
 
     def skip(row: Any) -> Literal["skip"]:
-        broken_rows.append(-1 if row.number is None else row.number)
+        broken_rows.append(row.number - 2)  # from 1, with the header
         return "skip"
 
     delimiter = "\t" if path.suffix.lower() == ".tsv" and mapping.delimiter == "," else mapping.delimiter
@@ -249,7 +251,6 @@ def _csv(path: Path, mapping: Mapping, wanted: list[str]) -> _Opened:
         parse_options=pa_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
         convert_options=pa_csv.ConvertOptions(
             include_columns=wanted,
-            include_missing_columns=False,
             column_types={name: pa.binary() for name in wanted},
             strings_can_be_null=True,
             null_values=[""],
@@ -257,18 +258,40 @@ def _csv(path: Path, mapping: Mapping, wanted: list[str]) -> _Opened:
     ) as reader:
         first = 0
         for part in reader:
-            broken: dict[int, Rejected] = {}
-            columns = {}
-            for name in wanted:
-                columns[name] = _utf8(part.column(name), first, broken)
-            for _ in broken_rows:
-                # Their rows are gone from the batch: they are told apart by line, not by row.
-                broken[-len(broken) - 1] = Rejected(
-                    Reason.UNDECODABLE, "not as many fields as the header has", first
+            table, broken = _with_broken(part, wanted, first, broken_rows)
+            yield table, first, broken
+            first += table.size
+
+
+def _with_broken(
+    part: Any, wanted: list[str], first: int, broken_rows: list[int]
+) -> tuple[_Table, dict[int, Rejected]]:
+    """A batch with an empty row in the place of each that could not be split into fields.
+
+    Arrow may have met broken rows of the next batch already; those stay in `broken_rows`.
+    """
+    broken: dict[int, Rejected] = {}
+    size = part.num_rows
+    take = None
+    if broken_rows and broken_rows[0] <= first + size:
+        indices: list[int | None] = []
+        good = 0
+        while good < size or (broken_rows and broken_rows[0] == first + len(indices)):
+            if broken_rows and broken_rows[0] == first + len(indices):
+                number = broken_rows.pop(0)
+                broken[len(indices)] = Rejected(
+                    Reason.UNDECODABLE, "not as many fields as the header has", number
                 )
-            broken_rows.clear()
-            yield _Table(part.num_rows, columns), first, broken
-            first += part.num_rows
+                indices.append(None)
+            else:
+                indices.append(good)
+                good += 1
+        take, size = pa.array(indices, pa.int64()), len(indices)
+    columns = {}
+    for name in wanted:
+        column = part.column(name) if take is None else pc.take(part.column(name), take)
+        columns[name] = _utf8(column, first, broken)
+    return _Table(size, columns), broken
 
 
 def _utf8(column: Any, first: int, broken: dict[int, Rejected]) -> Any:
@@ -734,9 +757,9 @@ class _Reader:
     # -- columns → payments -----------------------------------------------------------------------------------------------
 
     def payments(self, columns: Columns, broken: dict[int, Rejected]) -> list[Payment | Rejected]:
-        """One batch as payments, what could not be read first."""
-        refused = columns.refused | {row: reject for row, reject in broken.items() if row >= 0}
-        items: list[Payment | Rejected] = [reject for row, reject in broken.items() if row < 0]
+        """One batch as payments."""
+        refused = columns.refused | broken
+        items: list[Payment | Rejected] = []
         bank, system_wide = self.mapping.bank, self.mapping.system_wide
         texts = columns.texts
         empty = [""] * columns.size
@@ -790,7 +813,7 @@ class _Reader:
     ) -> LegRows:
         """One batch as rows. The rules are those of `LegBuilder.add`, on whole columns."""
         size, m = columns.size, self.mapping
-        refused = columns.refused | {row: reject for row, reject in broken.items() if row >= 0}
+        refused = columns.refused | broken
         u_micro = np.array([rates.get(code, 0) for code in columns.currency.values], np.int64)[
             columns.currency.codes
         ]
@@ -874,13 +897,15 @@ class _Reader:
             )
             half["precision"] = self.precision
         no_leg = np.where(good, 2 - has_debit.astype(np.int64) - has_credit, 0)
-        lost = sum(1 for row in broken if row < 0)
-        counts = _counts(columns, good, effect, no_leg, lost)
         return LegRows(
-            columns.first, rows[makes], counts, columns.tx_ids,
-            [*(reject for row, reject in broken.items() if row < 0), *(refused[row] for row in sorted(refused))],
-            (source,), tuple(self.banks),
-        )  # fmt: skip
+            columns.first,
+            rows[makes],
+            _counts(columns, good, effect, no_leg),
+            columns.tx_ids,
+            [refused[row] for row in sorted(refused)],
+            (source,),
+            tuple(self.banks),
+        )
 
     def _bank_index(self, coded: Coded) -> np.ndarray:
         indices = [
@@ -986,9 +1011,7 @@ def _to_u(amount: np.ndarray, u_micro: np.ndarray) -> np.ndarray:
     return whole + up
 
 
-def _counts(
-    columns: Columns, good: np.ndarray, effect: np.ndarray, no_leg: np.ndarray, lost: int
-) -> np.ndarray:
+def _counts(columns: Columns, good: np.ndarray, effect: np.ndarray, no_leg: np.ndarray) -> np.ndarray:
     days = np.where(good, columns.time, columns.time[good].max() if good.any() else 0) // DAY
     found, first, inverse = np.unique(days, return_index=True, return_inverse=True)
     counts = np.zeros(len(found), COUNT)
@@ -999,5 +1022,4 @@ def _counts(
             ("accepted", good), ("rejected", ~good), ("no_effect", good & ~effect), ("no_leg", no_leg),
         ):  # fmt: skip
             counts[name] = np.bincount(inverse, weights=values, minlength=len(found)).astype(np.uint32)
-        counts["rejected"][-1] += lost
     return counts
