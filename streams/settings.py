@@ -47,8 +47,10 @@ STORES = ("redis", "memory")
 PERSISTENCE = ("none", "rdb", "aof")
 MODES = tuple(mode.value for mode in Mode)
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-NOT_SETTINGS = frozenset({"SAFEHOLD_CACHE", "SAFEHOLD_REQUIRE_RIGS"})
-"""Variables of the build and the tests, which are not the worker's."""
+NOT_SETTINGS = frozenset(
+    {"SAFEHOLD_CACHE", "SAFEHOLD_CRASH_AT", "SAFEHOLD_PSEUDONYM_KEY", "SAFEHOLD_REQUIRE_RIGS"}
+)
+"""Variables of other commands, the build and the tests."""
 
 
 class BankTopic(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from streams.embedded import Embedded
 from streams.state import redis_scripts
 from streams.state.base import (
     BUCKETS,
@@ -401,6 +402,16 @@ async def test_the_example_acl_is_enough_for_the_worker_and_no_more(
     ):
         with pytest.raises(redis.exceptions.NoPermissionError):
             reader.execute_command(*command)
+
+
+async def test_the_embedded_store_of_the_demo_keeps_the_contract() -> None:
+    with Embedded() as embedded:
+        store = await opened(embedded.redis)
+        await use_everything(store)
+        epoch = await store.claim(5)
+        with pytest.raises(FenceLost):
+            await store.write_head(5, epoch, 7, 8, b"wrong")
+        await store.close()
 
 
 def test_a_script_is_known_by_its_own_digest(redis_url: str) -> None:

@@ -1,0 +1,282 @@
+"""Nothing gets into a log that was not allowed, whoever logs it and however it fails."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import structlog
+from hypothesis import given
+
+from streams import logs
+from streams.state.base import FenceLost
+
+Lines = Callable[[], list[dict[str, Any]]]
+
+SECRETS = {
+    "IBAN": "DE89370400440532013000",
+    "IBAN in groups": "DE89 3704 0044 0532 0130 00",
+    "account number": "4417123456789113",
+    "grouped number": "20-32-06 38669957",
+    "short account number": "12345678",
+    "UETR": "eb6305c9-1f7f-49de-aed0-16487c27b42d",
+    "transaction id": "TRX20261124000017",
+    "pseudonym": "14987979559889010688",
+    "e-mail": "anna.example@mail.example",
+    "quoted text": "'rent for Anna, last warning'",
+    "bytes": "b'\\x00payload'",
+    "JSON": '{"creditor": "Anna"}',
+    "XML": "<Cdtr><Nm>Anna</Nm></Cdtr>",
+    "second line": "ok\nAnna owes",
+}
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    """Configure logging into memory; give every line written so far, parsed."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, sys.excepthook, threading.excepthook
+    stream = io.StringIO()
+    logs.configure("DEBUG", stream=stream, known=["safehold.ledger.v1"])
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    root.handlers[:], level, sys.excepthook, threading.excepthook = before
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+    logs._known.clear()
+
+
+def test_our_own_record(lines: Lines) -> None:
+    structlog.get_logger("streams.monitor").info("state written", partition=3, seconds=0.25, chunks=4)
+    (line,) = lines()
+    assert line.pop("timestamp").endswith("Z")
+    assert line == {
+        "event": "state written",
+        "level": "info",
+        "logger": "streams.monitor",
+        "partition": 3,
+        "seconds": 0.25,
+        "chunks": 4,
+    }
+
+
+def test_the_standard_library_s_records_are_the_same(lines: Lines) -> None:
+    logging.getLogger("streams.partition").warning(
+        "partition waits", extra={"partition": 3, "problem": "KafkaError"}
+    )
+    (line,) = lines()
+    assert (line["event"], line["level"], line["logger"]) == (
+        "partition waits",
+        "warning",
+        "streams.partition",
+    )
+    assert (line["partition"], line["problem"]) == (3, "KafkaError")
+    assert "withheld" not in line
+
+
+@pytest.mark.parametrize(
+    "name", ["faust.app.base", "mode.services", "aiokafka.consumer.fetcher", "kafka.conn"]
+)
+def test_records_of_the_libraries_come_out_as_json(lines: Lines, name: str) -> None:
+    logging.getLogger(name).error(
+        "Topic %s: %d records, from %s", "'safehold.ledger.v1'", 12, "'a topic of a bank'"
+    )
+    (line,) = lines()
+    assert line["event"] == "Topic 'safehold.ledger.v1': 12 records, from '…'"
+
+
+@pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
+@pytest.mark.parametrize(
+    "way", ["event", "argument", "allowed key", "other key", "exception", "cause", "list", "key"]
+)
+def test_what_is_somebody_s_is_not_written(lines: Lines, secret: str, way: str) -> None:
+    log = logging.getLogger("somebody")
+    match way:
+        case "event":
+            log.info("odd: " + secret)  # noqa: G003
+        case "argument":
+            log.info("odd: %s", secret)
+        case "allowed key":
+            structlog.get_logger().info("odd", reason=secret)
+        case "other key":
+            log.info("odd", extra={"account": secret})
+        case "exception":
+            with pytest.raises(ValueError):
+                fail(log, secret)
+        case "cause":
+            try:
+                raise RuntimeError(secret) from ValueError(secret)
+            except RuntimeError:
+                log.exception("odd")
+        case "list":
+            structlog.get_logger().info("odd", problems=["fine", secret])
+        case "key":
+            structlog.get_logger().info("odd", **{secret: 1})
+    text = json.dumps(lines(), ensure_ascii=False)
+    assert len(lines()) == 1
+    for part in ("Anna", "payload", secret):
+        assert part not in text
+
+
+def fail(log: logging.Logger, secret: str) -> None:
+    try:
+        raise ValueError(secret)
+    except ValueError:
+        log.exception("odd")
+        raise
+
+
+def test_what_was_held_back_is_named(lines: Lines) -> None:
+    structlog.get_logger().info("odd", account="x", body=b"y", partition=object(), offset=5)
+    (line,) = lines()
+    assert line["withheld"] == ["account", "body", "partition"]
+    assert line["offset"] == 5
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        (0, 0),
+        (False, False),
+        (None, None),
+        (1_760_000_000_000_000, 1_760_000_000_000_000),
+        (2**64 - 1, "…"),
+        (-(2**63), "…"),
+        ("x" * 500, "x" * 300 + "…"),
+        ([1, "a"], [1, "a"]),
+        (list(range(50)), list(range(20))),
+    ],
+)
+def test_values_as_they_are_written(lines: Lines, value: object, written: object) -> None:
+    structlog.get_logger().info("odd", offset=value)
+    assert lines()[0]["offset"] == written
+
+
+def test_an_exception_shows_its_type_its_places_and_only_safe_messages(lines: Lines) -> None:
+    log = logging.getLogger("streams.partition")
+    try:
+        try:
+            int("Anna")
+        except ValueError as problem:
+            raise FenceLost(3, "the store went back from write 4 to 2") from problem
+    except FenceLost:
+        log.exception("partition stopped", extra={"partition": 3})
+    (line,) = lines()
+    shown = line["exception"]
+    assert shown[0] == "streams.state.base.FenceLost: partition 3: the store went back from write 4 to 2"
+    assert "ValueError" in shown
+    assert any("tests/streams/test_logs.py:" in place for place in shown)
+    assert "Anna" not in json.dumps(shown)
+
+
+def test_bound_values_reach_every_record_inside(lines: Lines) -> None:
+    async def work(partition: int) -> None:
+        with logs.bound(batch=7, partition=partition, config="a1b2"):
+            await asyncio.sleep(0)
+            logging.getLogger("faust").info("inside")
+            structlog.get_logger().info("inside")
+
+    async def both() -> None:
+        await asyncio.gather(work(1), work(2))
+
+    asyncio.run(both())
+    logging.getLogger("faust").info("outside")
+    inside = [line for line in lines() if line["event"] == "inside"]
+    assert sorted(line["partition"] for line in inside) == [1, 1, 2, 2]
+    assert all((line["batch"], line["config"]) == (7, "a1b2") for line in inside)
+    outside = next(line for line in lines() if line["event"] == "outside")
+    assert "batch" not in outside
+
+
+def test_a_record_that_cannot_be_formatted_says_so_without_its_arguments(
+    lines: Lines, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.getLogger()
+    root.handlers = [
+        handler for handler in root.handlers if isinstance(handler, logs._Handler)
+    ]  # not pytest's
+    logging.getLogger("somebody").info("%d of %s", "Anna", "Anna")
+    (line,) = lines()
+    assert line["event"] == "a log record could not be written"
+    assert line["path"].startswith("test_logs:")
+    assert "Anna" not in "".join(capsys.readouterr())
+
+
+def test_warnings_and_the_loop_s_complaints_are_records_too(lines: Lines) -> None:
+    warnings.warn("about 'Anna'", UserWarning, stacklevel=1)
+
+    async def forget() -> None:
+        async def failing() -> None:
+            raise ValueError("Anna")
+
+        task = asyncio.create_task(failing())
+        await asyncio.wait([task])
+        del task
+
+    asyncio.run(forget())
+    names = {line["logger"] for line in lines()}
+    assert {"py.warnings", "asyncio"} <= names
+    assert "Anna" not in json.dumps(lines())
+
+
+def test_a_thread_that_dies_leaves_a_record(lines: Lines) -> None:
+    def die() -> None:
+        raise ValueError("Anna")
+
+    thread = threading.Thread(target=die)
+    thread.start()
+    thread.join()
+    (line,) = lines()
+    assert (line["level"], line["exception"][0]) == ("critical", "ValueError")
+
+
+def test_a_process_that_dies_leaves_a_record(checkout: Path) -> None:
+    code = "from streams import logs; logs.configure(); raise ValueError('Anna')"
+    died = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=checkout,
+        env=os.environ,
+        check=False,
+    )
+    assert died.returncode == 1
+    assert json.loads(died.stderr)["exception"][0] == "ValueError"
+    assert "Anna" not in died.stderr
+
+
+def test_the_level_is_kept(lines: Lines) -> None:
+    logs.configure("WARNING", stream=io.StringIO())
+    assert not logging.getLogger("anything").isEnabledFor(logging.INFO)
+
+
+@given(st.text(max_size=80), st.sampled_from(sorted(SECRETS.values())))
+def test_scrubbing_is_bounded_and_final(text: str, secret: str) -> None:
+    once = logs.scrub(text + " " + secret)
+    assert len(once) <= logs.MAX_TEXT + 1
+    assert logs.scrub(once) == once
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "partition 3: applied is 1200, another one was expected",
+        "127.0.0.1:9092 is not reachable",
+        "topics[1].bank is needed with format pacs008",
+        "Heartbeat failed for group safehold-g1-monitor because it is rebalancing",
+    ],
+)
+def test_what_an_operator_needs_stays(text: str) -> None:
+    assert logs.scrub(text) == text
