@@ -392,13 +392,19 @@ def assemble(
 async def serve(parts: Parts, stop: asyncio.Event) -> int:
     """Run until told to stop, or until a service fails."""
     app = parts.app
-    await app.start()
-    told = asyncio.ensure_future(stop.wait())
-    ended = asyncio.ensure_future(app.wait_until_stopped())
-    await asyncio.wait({told, ended}, return_when=asyncio.FIRST_COMPLETED)
-    reason = app.crash_reason
-    for task in (told, ended):
-        task.cancel()
+    reason: BaseException | None = None
+    try:
+        await app.start()
+    except Exception as problem:
+        log.exception("the worker did not start")
+        reason = problem
+    else:
+        told = asyncio.ensure_future(stop.wait())
+        ended = asyncio.ensure_future(app.wait_until_stopped())
+        await asyncio.wait({told, ended}, return_when=asyncio.FIRST_COMPLETED)
+        reason = app.crash_reason
+        for task in (told, ended):
+            task.cancel()
     try:
         async with asyncio.timeout(STOP_SECONDS):
             await app.stop()

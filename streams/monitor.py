@@ -21,7 +21,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListen
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from mode import Service
-from mode.utils.queues import ThrowableQueue
+from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from streams.board import Progress
 from streams.clients import REBALANCE_SECONDS, KafkaOptions, make_producer
@@ -57,7 +57,8 @@ class LedgerChannel(faust.Channel[Batch]):
     @property
     def queue(self) -> ThrowableQueue:
         if self._queue is None:
-            self._queue = ThrowableQueue(maxsize=self.maxsize or CHANNEL_SIZE)
+            always = FlowControlEvent(initially_suspended=False)
+            self._queue = ThrowableQueue(maxsize=self.maxsize or CHANNEL_SIZE, flow_control=always)
         return self._queue
 
 
