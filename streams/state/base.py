@@ -22,7 +22,7 @@ from detectors.model import LAYOUT_VERSION
 MAX_CHUNK = 500
 """Accounts in one write: more would hold up a single-threaded store for longer than 5 ms."""
 
-MAX_CHUNK_BYTES = 1 << 20
+MAX_CHUNK_BYTES = 1 << 18
 """Bytes in one write that `chunked` makes, unless one account alone is larger."""
 
 MIN_MEMBER_TTL = 1.0
