@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
+from functools import lru_cache
 from typing import TypeVar
 
 from detectors.model import Channel, ClassSource, PartyClass, Purpose
@@ -63,12 +65,28 @@ _MCC: dict[str, int] = {
 
 def held_by(code: str, context: DecodeContext) -> str:
     """Bank code of a party; the reporting bank's own codes (a BIC with or without branch) become its name."""
-    if not code or code == context.bank:
+    if not code or code == context.bank or not _means(code, context.bank, context.bank_codes):
         return code
-    codes = context.bank_codes
-    if code in codes or (len(code) == 11 and code[:8] in codes):
-        return context.bank
-    return code
+    return context.bank
+
+
+@lru_cache(maxsize=1 << 14)
+def _means(code: str, bank: str, codes: frozenset[str]) -> bool:
+    if code in codes:
+        return True
+    if not _BIC.fullmatch(code.upper()):
+        return False
+    # Branches of one bank share the first eight letters of a BIC.
+    return any(_BIC.fullmatch(own.upper()) and own[:8].upper() == code[:8].upper() for own in (bank, *codes))
+
+
+def own_code(context: DecodeContext) -> str:
+    """What stands before the reporting bank's own account numbers: its first code, a BIC without its branch."""
+    code = min(context.bank_codes, default=context.bank)
+    return code[:8].upper() if _BIC.fullmatch(code.upper()) else code
+
+
+_BIC = re.compile(r"[A-Z0-9]{4}[A-Z]{2}[A-Z0-9]{2}(?:[A-Z0-9]{3})?")
 
 
 def complete(debtor: Party, creditor: Party, channel: int) -> None:

@@ -22,7 +22,7 @@ from streams.legs import COORDINATE_BITS, HAS_LEG, partitions_of
 from streams.payment import Party, Payment, Reason, Rejected
 from streams.pseudonyms import Pseudonyms
 
-__all__ = ["BadFile", "LegRows", "MappedDecoder", "read_columns", "read_file"]
+__all__ = ["BadFile", "LegRows", "MappedDecoder", "read_columns", "read_file", "to_u"]
 
 _CASH = CLASSES["cash"]
 _HAS_LEG = np.array(HAS_LEG)
@@ -175,7 +175,7 @@ class _Reader(ColumnReader):
             u_micro == 0, Reason.NO_RATE, "currency: no rate to u in this deployment's table"
         )
         small = np.where((amount > MAX_AMOUNT) | (amount < 0), 0, amount)
-        amount_u = _to_u(small, u_micro)
+        amount_u = to_u(small, u_micro)
         columns.refuse_where(amount_u > MAX_AMOUNT, Reason.ABSURD_AMOUNT, "amount: above 10^12 u-cents")
         good = np.ones(size, np.bool_)
         good[list(refused)] = False
@@ -307,7 +307,7 @@ def _completed(
     return payer_class, payee_class
 
 
-def _to_u(amount: np.ndarray, u_micro: np.ndarray) -> np.ndarray:
+def to_u(amount: np.ndarray, u_micro: np.ndarray) -> np.ndarray:
     """`half_even(amount · rate, 10^6)`. In two steps where the product leaves 64 bits."""
     high, low = np.divmod(amount, 1_000_000)
     low_u, rest = np.divmod(low * u_micro, 1_000_000)

@@ -24,7 +24,7 @@ from lxml import etree
 
 from detectors.model import DAY, Channel, ClassSource, PartyClass, Side, Status, TimePrecision
 from streams.currencies import EXPONENTS, BadAmount, minor_units
-from streams.formats.codes import PURPOSES, complete, held_by, merchant_class
+from streams.formats.codes import PURPOSES, complete, held_by, merchant_class, own_code
 from streams.payment import DecodeContext, Party, Payment, Reason, Rejected
 from streams.pseudonyms import qualify
 from streams.zones import microseconds, zone
@@ -230,7 +230,7 @@ class _Message:
         self.header: dict[str, str] = {}
         self.own: dict[str, str] = {}
         self.index = 0
-        self.primary = min(context.bank_codes)[:8] if context.bank_codes else context.bank
+        self.primary = own_code(context)
 
     def items(self, value: bytes) -> Iterator[Payment | Rejected]:
         events = etree.iterparse(
@@ -423,9 +423,7 @@ class _Message:
         context = self.context
         bic = fields.get(f"{prefix}bic", "").upper()
         code = bic[:8] if len(bic) in (8, 11) else fields.get(f"{prefix}member", "")
-        bank = held_by(bic or code, context)
-        if bank != context.bank:
-            bank = held_by(code, context)
+        bank = held_by(code, context)
         own = bank == context.bank or (not prefix and not code)
         account = fields.get(f"{prefix}iban", "")
         if account:

@@ -20,6 +20,8 @@ from detectors.model import (
     DAY,
     HOUR,
     LEG,
+    MAX_AMOUNT,
+    PPM,
     Channel,
     ClassSource,
     PartyClass,
@@ -28,9 +30,9 @@ from detectors.model import (
     Status,
     TimePrecision,
 )
-from streams.formats.files import BadFile, MappedDecoder, read_columns, read_file
+from streams.formats.files import BadFile, MappedDecoder, read_columns, read_file, to_u
 from streams.formats.mapping import Mapping, check_mapping, load_mapping, mappings
-from streams.legs import LegBuilder
+from streams.legs import LegBuilder, half_even
 from streams.located import load
 from streams.payment import Party, Payment, Reason, Rejected
 from streams.pseudonyms import PUBLIC_KEY, Pseudonyms
@@ -479,6 +481,15 @@ def test_batches_do_not_change_a_row(tmp_path: Path) -> None:
     file = write(tmp_path / "x.parquet", rows)
     whole, apart = both(file, mapping())[1], both(file, mapping(), batch=7)[1]
     assert whole.tobytes() == apart.tobytes()
+
+
+@given(st.lists(st.tuples(st.integers(0, MAX_AMOUNT), st.integers(1, 4 * 10**8)), min_size=1))
+def test_whole_columns_are_worth_what_single_amounts_are(pairs: list[tuple[int, int]]) -> None:
+    amounts, rates = np.array(pairs, np.int64).T
+    found = to_u(amounts, rates).tolist()
+    for (amount, rate), worth in zip(pairs, found, strict=True):
+        expected = half_even(amount * rate, PPM)
+        assert worth == expected if expected <= MAX_AMOUNT else worth > MAX_AMOUNT
 
 
 # -- the mappings that ship -----------------------------------------------------------------------------------------------

@@ -268,6 +268,21 @@ def test_another_banks_account_is_refused() -> None:
     assert one(other, wide).bank == "ELSEDEFF"
 
 
+@pytest.mark.parametrize(
+    ("bank", "codes", "own"),
+    [("own", {"OWNBDEFF"}, True), ("own", {"OWNBDEFFXXX"}, True), ("ownbdeff", set(), True), ("OWNBDEFF123", set(), True),
+     ("own", set(), False), ("own", {"ELSEDEFF"}, False)],
+)  # fmt: skip
+def test_which_codes_mean_the_reporting_bank(bank: str, codes: set[str], own: bool) -> None:
+    payment = one(
+        pacs008(transfer(debtor="<Othr><Id>1</Id></Othr>")),
+        DecodeContext(bank=bank, bank_codes=frozenset(codes)),
+    )
+    assert (payment.debtor.bank == bank) == own
+    assert payment.debtor.account == "OWNBDEFF/1"
+    assert payment.creditor.bank == "OTHRFRPP"
+
+
 # -- hostile XML ----------------------------------------------------------------------------------------------------------
 
 LAUGHS = '<!DOCTYPE l [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;&b;&b;&b;&b;">]>'
