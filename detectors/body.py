@@ -7,6 +7,7 @@ except `amount_limit`, which is in minor units of `currency`. Ids are hexadecima
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
@@ -213,10 +214,11 @@ def still_here(view: AccountView, credits: set[int]) -> int:
 
     Credits in another currency than the judged leg's are the caller's to leave out.
     """
-    queue: list[list[int]] = []
+    queue: deque[list[int]] = deque()  # [row, u-cents left]
+    own, u, credit = view.amount.tolist(), view.amount_u.tolist(), (view.side == Side.CREDIT).tolist()
     for row in range(view.hi):
-        amount = int(view.amount_u[row])
-        if view.side[row] == Side.CREDIT:
+        amount = u[row]
+        if credit[row]:
             queue.append([row, amount])
             continue
         while queue and amount > 0:
@@ -224,12 +226,8 @@ def still_here(view: AccountView, credits: set[int]) -> int:
             amount -= part
             queue[0][1] -= part
             if queue[0][1] == 0:
-                queue.pop(0)
-    return sum(
-        left * int(view.amount[row]) // int(view.amount_u[row])
-        for row, left in queue
-        if row in credits and left > 0
-    )
+                queue.popleft()
+    return sum(left * own[row] // u[row] for row, left in queue if row in credits and left > 0)
 
 
 def _values(observed: tuple[Observed, ...]) -> tuple[Value, ...]:
@@ -256,7 +254,8 @@ def _explain(column: int, view: AccountView, plan: Plan) -> tuple[Evidence, bool
 def _reason(column: int, points: int, strength: int, seen: Evidence, view: AccountView, plan: Plan) -> Reason:
     spec, params = SPECS[column], plan.params[column]
     first = next((o for o in seen.observed if o.threshold is not None), seen.observed[0])
-    transactions = list(dict.fromkeys(transaction_id(int(view.leg[row])) for row in seen.rows))
+    legs = view.leg[list(seen.rows)].tolist()
+    transactions = list(dict.fromkeys(transaction_id(leg) for leg in legs))
     return Reason(
         indicator=spec.id,
         title=spec.title,
@@ -444,7 +443,9 @@ def explain_leg(
     failed += tuple(
         IDS[c] for c in np.flatnonzero((high == DETECTOR_ERROR) | (low == DETECTOR_ERROR)).tolist()
     )
-    credits = {row for c in for_it for row in seen[c].rows if view.side[row] == Side.CREDIT}
+    credits = {row for c in for_it for row in seen[c].rows} & set(
+        np.flatnonzero(view.side == int(Side.CREDIT)).tolist()
+    )
     if context.same_currency is not None:
         credits = {row for row in credits if context.same_currency[row]}
     holds = verdict.action in (Action.HOLD_AND_REVIEW, Action.FREEZE)

@@ -7,6 +7,8 @@ schema and the uniform check suite are generated from it. Values are integers: d
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, Protocol
@@ -15,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.model import PRECISION_US, Channel, Family, PartyClass, Role, Side, Stage
+from detectors.model import DAY, PRECISION_US, Channel, Family, PartyClass, Role, Side, Stage
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
@@ -369,6 +371,15 @@ _COUNTED_CLASSES: Final = (PartyClass.BUSINESS, PartyClass.REMITTER, PartyClass.
 _CASH_CHANNELS: Final = (Channel.ATM, Channel.CASH_COUNTER)
 
 
+class _Plain(NamedTuple):
+    time: list[int]
+    precision: list[int]
+    amount: list[int]
+    credit: list[bool]
+    ignored: list[bool]
+    out: list[bool]
+
+
 class AccountView:
     """The rows of one account that are visible at the judged leg, oldest first, the judged leg last; read only.
 
@@ -377,6 +388,8 @@ class AccountView:
     """
 
     __slots__ = (
+        "_followed",
+        "_lists",
         "amount",
         "amount_u",
         "channel",
@@ -434,6 +447,8 @@ class AccountView:
         self.measures = measures
         self.flags = flags
         self.passing = passing
+        self._lists: _Plain | None = None
+        self._followed: dict[int, tuple[tuple[int, int], ...]] = {}
 
     @property
     def hi(self) -> int:
@@ -489,38 +504,63 @@ class AccountView:
 
     def elapsed(self, first: int, second: int) -> int:
         """Time from one row to another as finely as both are known."""
-        step = PRECISION_US[max(int(self.precision[first]), int(self.precision[second]))]
-        return (int(self.time[second]) // step - int(self.time[first]) // step) * step
+        rows = self._plain()
+        step = PRECISION_US[max(rows.precision[first], rows.precision[second])]
+        return (rows.time[second] // step - rows.time[first] // step) * step
+
+    def _plain(self) -> _Plain:
+        """The columns that lots need, as lists: rows are walked one by one here."""
+        if self._lists is None:
+            self._lists = _Plain(
+                time=self.time.tolist(),
+                precision=self.precision.tolist(),
+                amount=self.amount_u.tolist(),
+                credit=(self.side == Side.CREDIT).tolist(),
+                ignored=(self.ignored != 0).tolist(),
+                out=self.out().tolist(),
+            )
+        return self._lists
 
     def follow(self, credit: int) -> tuple[tuple[int, int], ...]:
         """`(debit, u-cents)` of a credit that left within the horizon, first in first out; not only `out` debits."""
+        found = self._followed.get(credit)
+        if found is None:
+            found = self._followed[credit] = self._follow(credit)
+        return found
+
+    def _follow(self, credit: int) -> tuple[tuple[int, int], ...]:
         horizon = self.passing.horizon
-        started = int(self.time[credit])
-        queue: list[list[int]] = []  # [row, u-cents left]
+        rows = self._plain()
+        started = rows.time[credit]
+        queue: deque[list[int]] = deque()  # [row, u-cents left]
         taken: list[tuple[int, int]] = []
-        for row in range(self.hi):
-            when = int(self.time[row])
-            if self.ignored[row] or when <= started - horizon:
+        first = bisect_right(rows.time, started - horizon)
+        last = bisect_right(rows.time, started + horizon + DAY)  # a day: times may be coarse
+        for row in range(first, last):
+            if rows.ignored[row]:
                 continue
-            if when >= started and self.elapsed(credit, row) > horizon:
+            if rows.time[row] >= started and self.elapsed(credit, row) > horizon:
                 continue
-            amount = int(self.amount_u[row])
-            if self.side[row] == Side.CREDIT:
+            amount = rows.amount[row]
+            if rows.credit[row]:
                 queue.append([row, amount])
                 continue
             while queue and self.elapsed(queue[0][0], row) > horizon:
-                queue.pop(0)
+                queue.popleft()
             while queue and amount > 0:
-                part = min(queue[0][1], amount)
+                lot = queue[0]
+                part = min(lot[1], amount)
                 amount -= part
-                queue[0][1] -= part
-                if queue[0][0] == credit and part > 0:
+                lot[1] -= part
+                if lot[0] == credit and part > 0:
                     taken.append((row, part))
-                if queue[0][1] == 0:
-                    queue.pop(0)
+                if lot[1] == 0:
+                    queue.popleft()
+            if row > credit and (not queue or queue[0][0] > credit):
+                break  # the credit is gone, or was dropped
         return tuple(taken)
 
     def gone(self, credit: int) -> int:
         """u-cents of a credit that were taken away within the horizon."""
-        out = self.out()
+        out = self._plain().out
         return sum(part for row, part in self.follow(credit) if out[row])
