@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from streams.settings import Settings
     from streams.topics import TopicNames, TopicSpec
 
+PROBE_SECONDS = 3.0
 T = TypeVar("T")
 
 SETTINGS_OPTION = typer.Option(
@@ -91,6 +93,20 @@ def _secured(settings: Settings) -> dict[str, Any]:
     return options
 
 
+def probe(settings: Settings) -> None:
+    """Whether any broker listens at all: the admin client would ask for half a minute."""
+    problem: OSError = OSError("no broker is named")
+    for server in settings.bootstrap_servers:
+        host, _, port = server.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_SECONDS).close()
+        except OSError as found:
+            problem = found
+        else:
+            return
+    raise unreachable(settings, problem)
+
+
 @contextmanager
 def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
     """An admin client."""
@@ -98,6 +114,7 @@ def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
 
     from streams.topics import admin_client
 
+    probe(settings)
     options = _secured(settings)
     if settings.security_protocol.endswith("SSL"):
         options["ssl_cafile"] = settings.ssl_ca_file or None
@@ -130,8 +147,8 @@ async def producer(settings: Settings, **options: Any) -> AsyncIterator[AIOKafka
     from aiokafka import AIOKafkaProducer
 
     client = AIOKafkaProducer(**client_options(settings), enable_idempotence=True, **options)
-    await client.start()
     try:
+        await client.start()
         yield client
     finally:
         await client.stop()
@@ -145,8 +162,8 @@ async def consumer(settings: Settings, **options: Any) -> AsyncIterator[AIOKafka
     client = AIOKafkaConsumer(
         **client_options(settings), enable_auto_commit=False, auto_offset_reset="earliest", **options
     )
-    await client.start()
     try:
+        await client.start()
         yield client
     finally:
         await client.stop()

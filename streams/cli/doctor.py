@@ -247,22 +247,9 @@ def _configuration(chosen: Settings) -> Finding:
 
 
 def _kafka(chosen: Settings) -> Finding:
-    import socket
-
     from streams.cli.connect import admin, wanted_topics
     from streams.topics import check
 
-    for server in chosen.bootstrap_servers:
-        host, _, port = server.rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=SOCKET_SECONDS).close()
-        except OSError as problem:
-            return Finding(
-                "kafka",
-                "fail",
-                f"{server} cannot be reached: {problem}",
-                "start it, or mend bootstrap_servers",
-            )
     try:
         with admin(chosen) as client:
             problems = check(client, wanted_topics(chosen))
