@@ -24,6 +24,8 @@ from typing import NamedTuple
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from streams.pseudonyms import normalise
+
 VERSION = 1
 KEY_BYTES = 32
 NONCE_BYTES = 12
@@ -122,29 +124,47 @@ def tombstone(pseudonym: int) -> VaultRecord:
 
 
 class VaultWriter:
-    """Seals each pseudonym once, as far as it remembers; one that it forgot is sealed again, which does no harm."""
+    """Seals each pseudonym once, as far as it remembers; one that it forgot is sealed again, which does no harm.
+
+    A pseudonym that comes with a second account is a collision (docs/adr/0003-sixty-four-bit-ids.md): the second one is not
+    sealed, and the pseudonym stands in `collisions` for an operator to be told.
+    """
 
     def __init__(self, keys: VaultKeys, *, remembered: int = REMEMBERED) -> None:
         self._keys = keys
         self._limit = remembered
-        self._written: OrderedDict[int, None] = OrderedDict()
+        self._written: OrderedDict[int, int] = OrderedDict()
+        """Pseudonym → hash of its account, in this process only."""
+        self._sealed: dict[int, int] = {}
+        self.collisions: set[int] = set()
 
     def seal(self, pairs: Iterable[tuple[int, str]]) -> list[VaultRecord]:
         """Records of the pairs that are not known to be in the topic. Call `written` when they are acknowledged."""
-        fresh = {pseudonym: account for pseudonym, account in pairs if pseudonym not in self._written}
-        return [self._keys.seal(pseudonym, account) for pseudonym, account in fresh.items()]
+        records = []
+        if len(self._sealed) >= self._limit:
+            self._sealed.clear()
+        for pseudonym, account in pairs:
+            mark = hash(normalise(account))
+            known = self._written.get(pseudonym, self._sealed.get(pseudonym))
+            if known is not None and known != mark:
+                self.collisions.add(pseudonym)
+            elif pseudonym not in self._written:
+                self._sealed[pseudonym] = mark
+                records.append(self._keys.seal(pseudonym, account))
+        return records
 
     def written(self, records: Iterable[VaultRecord]) -> None:
-        """These are in the topic."""
+        """These are in the topic. What was sealed and is not among them counts as not sealed."""
         for record in records:
             pseudonym = int.from_bytes(record.key, "big")
             if record.value is None:
                 self._written.pop(pseudonym, None)
-                continue
-            self._written[pseudonym] = None
-            self._written.move_to_end(pseudonym)
-            if len(self._written) > self._limit:
-                self._written.popitem(last=False)
+            elif (mark := self._sealed.get(pseudonym)) is not None:
+                self._written[pseudonym] = mark
+                self._written.move_to_end(pseudonym)
+                if len(self._written) > self._limit:
+                    self._written.popitem(last=False)
+        self._sealed.clear()
 
 
 class Reading(NamedTuple):
@@ -162,19 +182,26 @@ class VaultReader:
         self._keys = keys
         self._audit = audit
         self._records: dict[bytes, bytes] = {}
+        self.collisions: set[int] = set()
+        """Pseudonyms under which the topic holds two accounts: neither is shown."""
 
     def absorb(self, key: bytes, value: bytes | None) -> None:
         """Take in one message of the topic, in offset order."""
         if value is None:
             self._records.pop(key, None)
-        else:
-            self._records[key] = value
+            return
+        old = self._records.get(key)
+        if old is not None and normalise(self._keys.open(key, old)) != normalise(self._keys.open(key, value)):
+            self.collisions.add(int.from_bytes(key, "big"))
+        self._records[key] = value
 
     def reveal(self, pseudonym: int, *, who: str, reason: str) -> str | None:
         """The account, or None when the vault does not have it. If the audit raises, nothing is shown."""
         if not who.strip() or not reason.strip():
             raise VaultError("the vault is opened by somebody, for a reason")
         self._audit(Reading(pseudonym, who, reason))
+        if pseudonym in self.collisions:
+            raise VaultError("two accounts have this pseudonym: neither is shown")
         key = pseudonym.to_bytes(8, "big")
         value = self._records.get(key)
         return None if value is None else self._keys.open(key, value)

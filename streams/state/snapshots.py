@@ -222,12 +222,19 @@ class Snapshots:
         raise SnapshotError(f"partition {partition}: no snapshot can be used: {why}")
 
     async def restore(
-        self, partition: int, store: StateStore, *, log_start: int, accept_gap: bool = False
+        self,
+        partition: int,
+        store: StateStore,
+        *,
+        log_start: int,
+        accept_gap: bool = False,
+        epoch: int | None = None,
     ) -> Restored:
         """Put the newest good snapshot into the store, whatever was there. The head comes last: until then there is none.
 
         `log_start` is the first offset that the ledger still holds. If it is beyond the snapshot's next one, `SnapshotGap`,
         before anything is touched, unless the gap is accepted; then the caller marks the accounts with `history_from`.
+        Without an `epoch` that the caller has claimed, this claims one.
         """
         manifest, path, skipped = await asyncio.to_thread(self.newest, partition)
         gap = None
@@ -235,7 +242,8 @@ class Snapshots:
             if not accept_gap:
                 raise SnapshotGap(partition, manifest.applied, log_start)
             gap = (manifest.applied + 1, log_start - 1)
-        epoch = await store.claim(partition)
+        if epoch is None:
+            epoch = await store.claim(partition)
         await store.clear_partition(partition, epoch)
         with path.open("rb") as file:
             head, control = _read_header(file, manifest)

@@ -113,7 +113,7 @@ def test_a_bad_key_file_is_refused_without_showing_it(tmp_path: Path, text: str)
 
 def test_a_pseudonym_is_sealed_once_it_was_acknowledged() -> None:
     writer = VaultWriter(KEYS, remembered=3)
-    first = writer.seal([(1, "a"), (2, "b"), (1, "a")])
+    first = writer.seal([(1, "a"), (2, "b")])
     assert [record.key[-1] for record in first] == [1, 2]
     assert len(writer.seal([(1, "a"), (2, "b")])) == 2, "not acknowledged yet"
     writer.written(first)
@@ -149,9 +149,30 @@ def test_without_the_audit_nothing_is_shown() -> None:
 
 def test_the_latest_record_counts_and_a_tombstone_erases() -> None:
     reader = VaultReader(KEYS, lambda _: None)
-    reader.absorb(*KEYS.seal(7, "old"))
-    reader.absorb(*KEYS.seal(7, "new"))
-    assert reader.reveal(7, who="w", reason="r") == "new"
+    reader.absorb(*KEYS.seal(7, "de89 3704 0044 0532 0130 00"))
+    reader.absorb(*KEYS.seal(7, "DE89370400440532013000"))
+    assert reader.reveal(7, who="w", reason="r") == "DE89370400440532013000"
     reader.absorb(*tombstone(7))
     assert reader.reveal(7, who="w", reason="r") is None
     assert tombstone(7) == VaultRecord(KEYS.seal(7, "x").key, None)
+
+
+def test_a_second_account_under_one_pseudonym_is_not_sealed_but_reported() -> None:
+    writer = VaultWriter(KEYS)
+    records = writer.seal([(1, "a"), (1, "b"), (2, "c"), (1, " a ")])
+    assert [KEYS.open(key, value or b"") for key, value in records] == ["a", "c", " a "]
+    assert writer.collisions == {1}
+    writer.written(records)
+    assert writer.seal([(1, "b"), (2, "d"), (2, "c")]) == []
+    assert writer.collisions == {1, 2}
+
+
+def test_two_accounts_under_one_pseudonym_are_not_shown() -> None:
+    reader = VaultReader(KEYS, lambda _: None)
+    reader.absorb(*KEYS.seal(7, "one"))
+    reader.absorb(*KEYS.seal(7, "other"))
+    reader.absorb(*KEYS.seal(8, "mine"))
+    assert reader.collisions == {7}
+    with pytest.raises(VaultError, match="two accounts"):
+        reader.reveal(7, who="w", reason="r")
+    assert reader.reveal(8, who="w", reason="r") == "mine"

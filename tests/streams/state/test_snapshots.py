@@ -60,6 +60,14 @@ async def test_restoring_replaces_what_was_there(store: StateStore, tmp_path: Pa
     assert await store.load_head(3) == b"head 100"
 
 
+async def test_restoring_under_an_epoch_that_the_caller_claimed(store: StateStore, tmp_path: Path) -> None:
+    await save(Snapshots(tmp_path, META), 100)
+    epoch = await store.claim(3)
+    done = await Snapshots(tmp_path, META).restore(3, store, log_start=0, epoch=epoch)
+    assert done.epoch == epoch
+    await store.write_head(3, epoch, 100, 101, b"on it goes")
+
+
 async def test_a_partition_without_control_or_accounts(tmp_path: Path) -> None:
     store = MemoryStore(META)
     epoch = await store.claim(3)
