@@ -38,7 +38,7 @@ time:
   precision: exact
   format: iso8601
 rules:
-  - when: {how: cash}
+  - when: {channel: cash}
     set: {channel: atm}
   - when: {account: CASH}
     set: {party: {type: cash, nameless: true}}
