@@ -6,6 +6,7 @@ blobs in chunks, then control, the head last; a crash can come between any two o
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import msgspec
 import numpy as np
 
 from detectors import judging
-from detectors.body import Body
+from detectors.body import body_bytes
 from detectors.config import Config, DetectorConfig, demo_config
 from detectors.model import DAY, Frame
 from detectors.settings import FoldSettings
@@ -110,11 +111,6 @@ def by_name(values: np.ndarray) -> dict[str, int]:
     return {name: int(value) for name, value in zip(MEASURES, values, strict=True)}
 
 
-def body_bytes(body: Body) -> bytes:
-    """The body as canonical bytes."""
-    return msgspec.json.encode(body, order="sorted")
-
-
 @dataclass
 class Published:
     """What receivers know: of each id, the output with the greatest cause."""
@@ -186,16 +182,25 @@ def never(_: str) -> None:
     """A process that lives."""
 
 
-def flush(state: PartitionState, store: Store, deadly: Deadly, chunk: int = 2) -> None:
+def flush(
+    state: PartitionState, store: Store, deadly: Deadly, chunk: int = 2, control_first: bool = False
+) -> None:
     """Write what changed: blobs in chunks, control, the head."""
+
+    def control() -> None:
+        if state.control_changed:
+            deadly("control")
+            store.control = state.pack_control()
+
+    if control_first:
+        control()
     subjects = np.sort(state.touched())
     for at in range(0, len(subjects), chunk):
         some = subjects[at : at + chunk]
         deadly("blobs")
         store.blobs.update(zip(some.tolist(), state.pack(some), strict=True))
-    if state.control_changed:
-        deadly("control")
-        store.control = state.pack_control()
+    if not control_first:
+        control()
     deadly("head")
     store.head = state.pack_head()
     state.mark_flushed()
@@ -236,6 +241,8 @@ def run(
     frames_per_step: int = 10**9,
     flush_every: int = 10**9,
     deadly: Deadly = never,
+    control_first: bool = False,
+    controls_per_frame: int = 10**9,
     settings: FoldSettings = SETTINGS,
     config: Config | None = None,
     rng: random.Random | None = None,
@@ -243,12 +250,23 @@ def run(
     """Take an arrival order through the fold. With `rng`, each step takes some frames by chance."""
     config = config or sharp_config()
     out = Run(Published(), [])
-    for partition, frames in enumerate(ledger(entries, partitions, rows_per_frame).frames):
+    packed = ledger(entries, partitions, rows_per_frame, controls_per_frame=controls_per_frame)
+    for partition, frames in enumerate(packed.frames):
         store = Store()
         while True:
             state = start(store, partition, partitions, settings, config)
             try:
-                _work(state, frames, store, out.published, frames_per_step, flush_every, deadly, rng)
+                _work(
+                    state,
+                    frames,
+                    store,
+                    out.published,
+                    frames_per_step,
+                    flush_every,
+                    deadly,
+                    rng,
+                    control_first,
+                )
             except Died:
                 continue
             break
@@ -265,6 +283,7 @@ def _work(
     flush_every: int,
     deadly: Deadly,
     rng: random.Random | None,
+    control_first: bool,
 ) -> None:
     at = state.head.applied + 1
     steps = 0
@@ -277,13 +296,24 @@ def _work(
         published.take(result.outputs)
         deadly("acks")
         if steps % flush_every == 0:
-            flush(state, store, deadly)
+            flush(state, store, deadly, control_first=control_first)
 
 
-def difference(expected: dict, got: dict) -> str:
-    """The ids in which two final sets differ, with their bodies."""
+Bodies = dict[str, tuple[str, bytes]]
+
+
+def difference(expected: Bodies, got: Bodies) -> str:
+    """The ids in which two final sets differ, and in which fields of their bodies."""
     lines = [f"{len(expected)} expected, {len(got)} got"]
     for name in sorted(expected.keys() | got.keys()):
-        if expected.get(name) != got.get(name):
-            lines += [f"{name}:", f"  expected {expected.get(name)}", f"  got      {got.get(name)}"]
+        if expected.get(name) == got.get(name):
+            continue
+        one, other = (json.loads(side[name][1]) if name in side else {} for side in (expected, got))
+        routes = [side[name][0] if name in side else "nothing" for side in (expected, got)]
+        lines.append(f"{name}: expected {routes[0]}, got {routes[1]}")
+        if not one or not other:
+            some = one or other
+            lines += [f"  {key}: {some[key]}" for key in ("action", "typology", "event_time", "continues")]
+            continue
+        lines += [f"  {key}: {one[key]}\n    got {other[key]}" for key in one if one[key] != other[key]]
     return "\n".join(lines)

@@ -342,7 +342,7 @@ def facts_of(rng: random.Random, subject: int, pool: Sequence[tuple[int, int]]) 
 def flags_of(rng: random.Random, pool: Sequence[tuple[int, int]], ends: int) -> list[Flag]:
     """Flags on some of the pool, some of them ended."""
     out = []
-    for i in range(rng.choice([0, 1, 2, 4])):
+    for i in range(rng.choice([1, 3, 6])):
         party = rng.choice(pool)[0]
         at = START + rng.randrange(max((ends - START) // 2, 1))
         states = [(FlagState.PROPOSED, at - HOUR), (FlagState.CONFIRMED, at)]
@@ -370,8 +370,16 @@ def flags_of(rng: random.Random, pool: Sequence[tuple[int, int]], ends: int) -> 
 
 
 def arrival(entries: Iterable[Entry], rng: random.Random, lateness: int = LATENESS) -> list[Entry]:
-    """An order in which no record comes more than the lateness behind the greatest time before it."""
-    keyed = [(entry.time + rng.randrange(lateness + 1), rng.random(), entry) for entry in entries]
+    """An order in which no leg comes more than the lateness behind the greatest time before it.
+
+    Control records may come days after their time, and long before it.
+    """
+    keyed = []
+    for entry in entries:
+        delay = rng.randrange(lateness + 1)
+        if entry.leg is None:
+            delay = rng.choice([delay, delay, rng.randrange(3 * DAY), -rng.randrange(30 * DAY)])
+        keyed.append((entry.time + delay, rng.random(), entry))
     return [entry for _, _, entry in sorted(keyed, key=lambda item: item[:2])]
 
 
@@ -427,7 +435,14 @@ SOURCES = ("payments/0", "payments/1")
 BANKS = ("bank",)
 
 
-def ledger(entries: Sequence[Entry], partitions: int, rows_per_frame: int, *, counts: bool = True) -> Ledger:
+def ledger(
+    entries: Sequence[Entry],
+    partitions: int,
+    rows_per_frame: int,
+    *,
+    controls_per_frame: int = 10**9,
+    counts: bool = True,
+) -> Ledger:
     """Pack an arrival order into frames: each transaction comes from one source message and makes one leg.
 
     The source coordinate is where the record stands in its source, and grows within each source.
@@ -450,9 +465,18 @@ def ledger(entries: Sequence[Entry], partitions: int, rows_per_frame: int, *, co
             put(partition, Kind.COUNTS, rows=np.array(told, COUNT))
         waiting[partition] = []
 
+    said: list[list[Control]] = [[] for _ in range(partitions)]
+    kinds: list[Kind | None] = [None] * partitions
+
+    def flush_controls(partition: int) -> None:
+        if said[partition]:
+            put(partition, kinds[partition], records=tuple(said[partition]))
+            said[partition] = []
+
     for entry in entries:
         if entry.leg is not None:
             partition = partition_of(entry.subject, partitions)
+            flush_controls(partition)
             source = entry.leg.leg % len(SOURCES)
             waiting[partition].append(leg_row(entry, next_offset[source] << 20, source))
             next_offset[source] += 1
@@ -464,9 +488,13 @@ def ledger(entries: Sequence[Entry], partitions: int, rows_per_frame: int, *, co
         where = [partition_of(subject, partitions)] if entry.of_one_account else range(partitions)
         for partition in where:
             flush(partition)
-            put(partition, entry.kind, records=(entry.control,))
+            if kinds[partition] != entry.kind or len(said[partition]) >= controls_per_frame:
+                flush_controls(partition)
+            kinds[partition] = entry.kind
+            said[partition].append(entry.control)
     for partition in range(partitions):
         flush(partition)
+        flush_controls(partition)
     return out
 
 

@@ -187,12 +187,12 @@ class Account:
         return found
 
     def since(self) -> int:
-        """Since when the account is watched. Its own first row, void or ignored or not."""
+        """Since when the account is watched: as told, else its first leg, void or not."""
         if self.fact is not None and self.fact.observed_since is not None:
             return self.fact.observed_since
         if self.settings.observed_since is not None:
             return self.settings.observed_since
-        return min(row.time for row in self.rows[: self.e + 1])
+        return self.rows[0].time
 
     @property
     def known(self) -> bool:

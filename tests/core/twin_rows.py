@@ -124,7 +124,8 @@ def canonical(records: Iterable[Leg]) -> Canonical:
         if len(contents) > 1:
             out.conflicts.add(leg)
         if leg in returned:
-            place = min(booked.get(leg, []) + returned[leg], key=lambda record: record.content)
+            mark = replace(min(returned[leg], key=lambda record: record.content), amount=0, amount_u=0)
+            place = min(booked.get(leg, [mark]), key=lambda record: record.content)
             out.rows.append(replace(place, status=Status.BOOKED, void=True))
             continue
         out.repeats += len(booked[leg]) - len(contents)
@@ -134,7 +135,7 @@ def canonical(records: Iterable[Leg]) -> Canonical:
 
 
 def visible(rows: Sequence[Leg], e: int, settings: Settings) -> list[Leg]:
-    """The rows that a measure of leg `e` may look at, in order. A void row enters no measure, but counts for K."""
+    """The rows that a measure of leg `e` may look at, in order. A void row is none, but counts for K."""
     now = rows[e].time
     prefix = rows[: e + 1]
     old = [row for row in prefix if row.time <= now - settings.settled]
@@ -238,8 +239,8 @@ def regular(counted: Sequence[Leg], leg: Leg, settings: Settings) -> bool:
 def hub_start(rows: Sequence[Leg], settings: Settings) -> int | None:
     """Start of the bucket from which the account is a hub, or None.
 
-    A void leg still counts in its bucket (what was forgotten cannot be undone); the mark of a return without its leg
-    (amount 0) does not. The counterparty rule counts the distinct non-zero parties of the visible rows.
+    A void leg still counts in its bucket, for what was forgotten cannot be undone; the mark of a return
+    without its leg (amount 0) does not. The counterparty rule counts distinct non-zero parties.
     """
     length = settings.lateness
     buckets: dict[int, int] = {}

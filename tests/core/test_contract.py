@@ -1,0 +1,150 @@
+"""The determinism contract: the same records give the same final set of bodies, whatever happened on the way.
+
+The reference is one step over all records in canonical order on one partition. Every other run must end with
+the same latest bodies that are not withdrawn, byte for byte, and with counters that add up to the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import pytest
+from hypothesis import given, settings
+
+from tests.core.driver import Run, chances, difference, run
+from tests.core.strategies import (
+    WITHOUT_SHRINKING,
+    Entry,
+    Mix,
+    arrival,
+    in_order,
+    picture,
+    seeds,
+    smallest,
+    world,
+)
+
+SIZES = (1, 2, 7, 10**9)
+Way = Callable[[Sequence[Entry]], Run]
+
+
+def counted(run_: Run) -> dict[str, int]:
+    """The counters that no order may change: which of two copies is a repeat depends on what came first."""
+    totals = run_.totals()
+    again = totals.pop("duplicate") + totals.pop("conflict")
+    return totals | {"again": again}
+
+
+def problem(entries: Sequence[Entry], way: Way) -> str:
+    """How a run differs from the reference; empty = it does not."""
+    expected, got = run(in_order(entries)), way(entries)
+    if expected.published.bodies() != got.published.bodies():
+        return difference(expected.published.bodies(), got.published.bodies())
+    if expected.published.listed != got.published.listed:
+        return f"listed {expected.published.listed} and {got.published.listed}"
+    if counted(expected) != counted(got):
+        return f"counters {counted(expected)} and {counted(got)}"
+    return ""
+
+
+def hold(seed: int, entries: Sequence[Entry], way: Way, about: str) -> None:
+    """Compare a run with the reference; shrink and draw what differs."""
+    if not problem(entries, way):
+        return
+    few = smallest(entries, lambda some: bool(problem(some, way)), tries=250)
+    pytest.fail(f"seed {seed}, {about}\n{picture(few)}\n{problem(few, way)}", pytrace=False)
+
+
+@settings(phases=WITHOUT_SHRINKING, max_examples=20)
+@given(seed=seeds)
+def test_any_order_of_arrival_and_any_batches(seed: int) -> None:
+    """Within the lateness; frames of 1, 2, 7 and all rows; steps of 1, 2, 7 and all frames."""
+    rng = random.Random(seed)
+    entries = arrival(world(seed, Mix(accounts=2)).entries, rng)
+    rows, frames = rng.choice(SIZES), rng.choice(SIZES)
+    hold(
+        seed,
+        entries,
+        lambda some: run(some, rows_per_frame=rows, frames_per_step=frames),
+        f"{rows} rows a frame, {frames} frames a step",
+    )
+
+
+@settings(phases=WITHOUT_SHRINKING, max_examples=10)
+@given(seed=seeds)
+def test_long_streams(seed: int) -> None:
+    """Accounts that live for years: closing, dropping and lapsing happen while they run."""
+    rng = random.Random(seed)
+    entries = arrival(world(seed, Mix(accounts=1, scenes=60)).entries, rng)
+    rows, frames = rng.choice(SIZES[:3]), rng.choice(SIZES[:3])
+    hold(
+        seed,
+        entries,
+        lambda some: run(some, rows_per_frame=rows, frames_per_step=frames),
+        f"{rows} rows a frame, {frames} frames a step",
+    )
+
+
+@settings(phases=WITHOUT_SHRINKING, max_examples=10)
+@given(seed=seeds)
+def test_partition_counts(seed: int) -> None:
+    """1, 4 and 12 partitions."""
+    rng = random.Random(seed)
+    entries = arrival(world(seed, Mix(accounts=5, scenes=6)).entries, rng)
+    for partitions in (1, 4, 12):
+        hold(
+            seed,
+            entries,
+            lambda some, partitions=partitions: run(
+                some, partitions=partitions, rows_per_frame=7, frames_per_step=3
+            ),
+            f"{partitions} partitions",
+        )
+
+
+@settings(phases=WITHOUT_SHRINKING, max_examples=10)
+@given(seed=seeds)
+def test_redelivery_changes_nothing(seed: int) -> None:
+    """Every third leg comes again under a new coordinate: no body changes, each copy is counted once."""
+    rng = random.Random(seed)
+    entries = world(seed, Mix(accounts=2, conflicts=0.0)).entries
+    copies = [entry for entry in entries if entry.leg is not None and rng.random() < 0.3]
+    once, twice = (
+        run(in_order(entries)),
+        run(arrival([*entries, *copies], rng), rows_per_frame=5, frames_per_step=2),
+    )
+    assert difference(once.published.bodies(), twice.published.bodies()).count("\n") == 0
+    before, after = once.totals(), twice.totals()
+    assert after["duplicate"] == before["duplicate"] + len(copies)
+    assert after["judged"] == before["judged"]
+
+
+@settings(phases=WITHOUT_SHRINKING, max_examples=15)
+@given(seed=seeds)
+def test_crash_and_restart_anywhere(seed: int) -> None:
+    """Killed before publishing and its acks, between two chunks of blobs, before control, around the head."""
+    rng = random.Random(seed)
+    entries = arrival(world(seed, Mix(accounts=3, scenes=rng.choice((8, 8, 30)))).entries, rng)
+    partitions, rows, every = rng.choice((1, 4)), rng.choice((1, 2, 7)), rng.choice((1, 3, 10))
+    control_first = rng.random() < 0.5
+
+    def way(some: Sequence[Entry]) -> Run:
+        chance = random.Random(seed)
+        return run(
+            some,
+            partitions=partitions,
+            rows_per_frame=rows,
+            frames_per_step=5,
+            flush_every=every,
+            deadly=chances(chance, 0.03),
+            control_first=control_first,
+            rng=chance,
+        )
+
+    hold(
+        seed,
+        entries,
+        way,
+        f"{partitions} partitions, {rows} rows a frame, a flush every {every} steps, {control_first=}",
+    )
