@@ -227,3 +227,12 @@ def test_published_schemas_are_current_and_examples_validate() -> None:
         validator.validate(json.loads(encode(item)))
     for bad in ({**GOOD, "amount": 12.3}, {**GOOD, "channel": "pigeon"}, {"transaction_id": "x"}):
         assert not validator.is_valid(bad)
+
+
+def test_the_example_of_the_documentation() -> None:
+    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
+    example = text.split("```json\n")[1].split("```")[0].encode()
+    (payment,) = decode(example, OWN)
+    assert isinstance(payment, Payment)
+    assert (payment.debtor.bank, payment.amount, payment.channel) == ("own", 1230, CHANNELS["instant"])
+    jsonschema.validate(json.loads(example), json.loads(schemas.documents()["transaction.v1.schema.json"]))
