@@ -1,0 +1,204 @@
+"""The demo from end to end, as a first user runs it, and the figures it stands on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from detectors.config import demo_config
+from detectors.model import Fact
+from detectors.state import COUNTERS, Head
+from streams import demo
+from streams.cli.exits import Exit
+from streams.demo import Balance, LookAlikeSeen, Result, add_up, compare, summed
+from streams.judge import FileJudge
+from streams.simulate_bank import BANK, START, payment, simulate
+
+FIGURES = ("transactions", "recommendations", "by_action", "rings_found", "lost", "duplicates", "reconciled")
+
+
+def _result() -> Result:
+    return Result(
+        transactions=0, recommendations=0, by_action={}, rings_found=0, lost=0, duplicates=0, reconciled=True, rings=[],
+        look_alikes=[], look_alikes_above_monitor=0, others_above_monitor=0, late=0, legs=0, judged=0, revisions=0,
+        seconds=0.0, seed=7,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_headless_demo_finds_both_rings_and_loses_nothing(tmp_path: Path) -> None:
+    """The whole of it: embedded parts, a worker of its own, the bank's topic, the review topic."""
+    figures = tmp_path / "demo.json"
+    ran = subprocess.run(
+        [sys.executable, "-m", "streams.cli", "demo", "--headless", "--seconds", "5", "--json", str(figures)],
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert ran.returncode == Exit.OK, ran.stderr[-3000:]
+    found = json.loads(figures.read_text())
+    assert list(found)[: len(FIGURES)] == list(FIGURES)
+    assert found["rings_found"] == 2
+    assert (found["lost"], found["duplicates"], found["reconciled"], found["late"]) == (0, 0, True, 0)
+    assert found["look_alikes_above_monitor"] == found["others_above_monitor"] == 0
+    assert found["transactions"] == len(simulate(7).moves)
+    assert sum(found["by_action"].values()) == found["recommendations"]
+    assert "not for production" in ran.stderr
+    assert "Planted ring mule-ring" in ran.stdout
+    assert "balances to zero" in ran.stdout
+    # Nothing is left behind: no folder, and so no process that writes into one.
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("safehold")] == []
+
+
+def _judged(seed: int) -> tuple[FileJudge, list[dict]]:
+    from streams.judge import Names, documents
+
+    bank = simulate(seed)
+    judge = FileJudge(demo_config(), settings=demo_lengths())
+    judge.control(
+        [
+            Fact(
+                record_id=account.account,
+                effective_at=min(account.opened, START),
+                subject=judge.pseudonyms.account(account.account),
+                entity=BANK,
+                kind=account.kind,
+                opened=account.opened,
+            )
+            for account in bank.accounts
+        ]
+    )
+    payments = [payment(move) for move in bank.moves]
+    judge.take(payments)
+    judge.finish(1.0)
+    names = Names.wanted(judge.standing.values())
+    names.look_at(payments, judge.pseudonyms)
+    return judge, list(documents(judge.standing.values(), names))
+
+
+def demo_lengths():
+    from detectors.settings import FoldSettings
+
+    return FoldSettings(observed_since=START)
+
+
+@pytest.mark.parametrize("seed", [1, 7, 23])
+def test_other_banks_have_rings_that_are_found_too(seed: int) -> None:
+    """What the demo asks for does not hang on one seed."""
+    judge, bodies = _judged(seed)
+    result = _result()
+    compare(result, bodies, simulate(seed))
+    assert result.rings_found == 2
+    assert result.look_alikes_above_monitor == result.others_above_monitor == 0
+    assert judge.summary.late == 0
+    assert judge.summary.balanced
+
+
+def test_a_ring_is_not_found_by_other_payments() -> None:
+    bank = simulate(7)
+    ring = bank.truth.rings[0]
+    body = {
+        "subject_account": ring.main, "action": "freeze", "points_low": 1, "recommendation_id": "r",
+        "reasons": [{"indicator": "x", "tx_ids": ["TX-elsewhere"]}],
+    }  # fmt: skip
+    result = _result()
+    compare(result, [body], bank)
+    assert result.rings_found == 0
+    body["reasons"] = [{"indicator": "x", "tx_ids": [ring.transactions[0]]}]
+    result = _result()
+    compare(result, [body], bank)
+    assert result.rings_found == 1
+    body["action"] = "monitor"
+    result = _result()
+    compare(result, [body], bank)
+    assert result.rings_found == 0
+
+
+def test_a_look_alike_above_monitor_fails_the_demo() -> None:
+    bank = simulate(7)
+    look = bank.truth.look_alikes[0]
+    body = {"subject_account": look.account, "action": "hold-and-review", "points_low": 1, "reasons": []}
+    result = _result()
+    compare(result, [body], bank)
+    assert result.look_alikes_above_monitor == 1
+    assert result.look_alikes[0] == LookAlikeSeen(look.account, look.story, "hold-and-review")
+    assert not result.good
+
+
+# -- the balance ----------------------------------------------------------------------------------------------------
+
+
+def _head(partition: int, **counts: int) -> bytes:
+    values = [counts.get(name, 0) for name in COUNTERS]
+    return msgspec.msgpack.encode(
+        Head(partition=partition, partitions=2, generation="g1", key_id="k", counters={"t/0": {1: values}})
+    )
+
+
+def test_the_balance_adds_up_every_partition() -> None:
+    balance = add_up([_head(0, received=3, accepted=3, no_leg=2, judged=1), None, _head(1, judged=3)])
+    assert balance.exact(3)
+    assert (balance.lost(3), balance.doubled(3)) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("counts", "lost", "doubled"),
+    [
+        ({"received": 2, "accepted": 2, "no_leg": 2, "judged": 2}, 1, 0),  # one was never received
+        ({"received": 3, "accepted": 3, "no_leg": 2, "judged": 3}, 1, 0),  # one leg was never judged
+        ({"received": 4, "accepted": 4, "no_leg": 2, "judged": 6}, 0, 1),  # one came twice
+        ({"received": 3, "accepted": 3, "no_leg": 2, "judged": 5}, 0, 1),  # one leg was judged twice
+    ],
+)
+def test_whatever_is_missing_or_too_much_shows(counts: dict[str, int], lost: int, doubled: int) -> None:
+    balance = Balance({name: counts.get(name, 0) for name in COUNTERS})
+    assert (balance.lost(3), balance.doubled(3)) == (lost, doubled)
+    assert not balance.exact(3)
+
+
+def test_metrics_are_summed_by_a_label() -> None:
+    metrics = {
+        'a_total{action="freeze",mode="advise"}': 1.0,
+        'a_total{action="freeze",mode="observe"}': 2.0,
+        "b": 5.0,
+    }
+    assert summed(metrics, "a_total", "action") == {"freeze": 3.0}
+    assert summed(metrics, "b") == {"": 5.0}
+    assert summed(metrics, "a") == {}
+
+
+# -- what can go wrong ----------------------------------------------------------------------------------------------
+
+
+def test_without_the_extra_it_says_how_to_install_it(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.embedded.binary", lambda: None)
+    ran = cli("demo", "--headless")
+    assert ran.code == Exit.MISSING
+    assert "safehold[demo]" in ran.err
+
+
+def test_a_worker_that_ends_is_told_with_its_last_words(
+    cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr(demo, "write_settings", lambda folder, parts, port: _broken(folder))
+    ran = cli("demo", "--headless")
+    assert ran.code == Exit.FAILED
+    assert "the worker ended by itself (exit code 3)" in ran.err
+    assert "bootstrap_servers" in ran.err
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("safehold")] == []
+
+
+def _broken(folder: Path) -> Path:
+    path = folder / "settings.yaml"
+    path.write_text("member_id: w\n")
+    return path
