@@ -10,6 +10,7 @@
 | `sh1:{p12}:r`, `sh1:{p12}:t` | recommendation index: hash by id, sorted set by event time |
 | `sh1:{flags}` | hash flag id → latest state |
 | `sh1:{m:<member>}` | member lock |
+| `sh:board:<generation>` | not the store's: `streams/board.py` |
 
 Everything of a partition carries one hash tag, so that each script stays inside one slot of a cluster. Measurements behind
 the layout: docs/adr/0005-redis-layout.md.

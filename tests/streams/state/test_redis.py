@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from streams.board import RedisBoard
 from streams.embedded import Embedded
 from streams.state import redis_scripts
 from streams.state.base import (
@@ -383,6 +384,9 @@ async def test_the_example_acl_is_enough_for_the_worker_and_no_more(
     server.client().acl_load()
     store = await opened(server.url(), username="safehold-worker", password="change-me-worker")
     await use_everything(store)
+    board = RedisBoard(store._client, "sh", "g1")
+    await board.post({3: 7}, {})
+    assert (await board.read())[0] == {3: 7}
     await store.close()
     with pytest.raises(StoreRefused):
         await opened(server.url())
