@@ -1,8 +1,8 @@
 """The kernel: every measure of docs/state.md for every judged leg, in the high and the low reading.
 
-One compiled function walks the items (account, row) of a step. For each account it decodes the rows once, links each row to the earlier
-row of the same counterparty and side, and then computes the measures of each judged row from the rows visible at it. The naive
-twin is `tests/core/twin.py`.
+One compiled function walks the items (account, row) of a step. For each account it decodes the rows once, links each row to
+the earlier row of the same counterparty and side, and then computes the measures of each judged row from the rows visible at
+it. The naive twin is `tests/core/twin.py`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from detectors.window import (
     REGULAR_BIT,
     VOID_BIT,
     fact_at,
-    mix,
 )
 
 
@@ -129,57 +128,59 @@ _ATM, _COUNTER, _DEPOSIT, _FEE = 4, 6, 5, 9
 ) = tuple(MEASURE_INDEX[name] for name in MEASURES)  # fmt: skip
 
 
+def _facets() -> np.ndarray:
+    """What a live row is by (side, channel, class), index `side << 8 | channel << 4 | class`; first-time and regular apart."""
+    table = np.zeros(512, np.int64)
+    for index in range(512):
+        credit, channel, cls = index >> 8, index >> 4 & 15, index & 15
+        f = LIVE
+        if cls == 0:
+            f |= UNKNOWN | PERSONAL
+        elif cls == _PERSONAL:
+            f |= PERSONAL | PERSONAL << LOW
+        if credit:
+            f |= CREDIT
+            if cls in (_BUSINESS, _REMITTER, _VASP):
+                f |= NEW_BUSINESS
+            if cls in (_BUSINESS, _REMITTER, _VASP, _CASH, _PERSONAL):
+                f |= COUNTED | COUNTED << LOW
+            elif cls == 0:
+                f |= COUNTED
+            if cls == _CASH or channel == _DEPOSIT:
+                f |= BAND_CASH
+        else:
+            cash = channel in (_ATM, _COUNTER)
+            if cash or cls == _CASH:
+                f |= CASH_OUT
+            if cash or cls in (_PERSONAL, _VASP, _CASH, _REMITTER):
+                f |= (TAKEN | OUT) | (TAKEN | OUT) << LOW
+            elif cls == 0:
+                f |= TAKEN | OUT
+            if channel != _FEE and cls != CLASS_BANK:
+                f |= CUSTOMER
+        table[index] = f
+    return table
+
+
+FACETS = _facets()
+STEPS = np.array([1, MINUTE, HOUR, DAY], np.int64)
+
+
 @njit(cache=True)
 def decode(row):
-    """(flags, precision step in µs) of a row."""
+    """What a row is: facets of its side, channel and class, and what its derived bits say."""
     word = row.a
-    if word & VOID_BIT:
-        return VOID, 1
-    precision = np.int64((word >> PRECISION_SHIFT) & np.uint64(3))
-    step = 1
-    if precision == 1:
-        step = MINUTE
-    elif precision == 2:
-        step = HOUR
-    elif precision == 3:
-        step = DAY
-    credit = (row.leg & ONE) == ONE
-    f = CREDIT if credit else 0
-    if word & IGNORED_BIT:
-        return f, step
-    f |= LIVE
-    cls = np.int64(word & CLASS_MASK)
-    channel = np.int64((word >> CHANNEL_SHIFT) & np.uint64(0xF))
-    if cls == 0:
-        f |= UNKNOWN | PERSONAL
-    elif cls == _PERSONAL:
-        f |= PERSONAL | PERSONAL << LOW
+    credit = np.int64(row.leg & ONE)
+    if word & (VOID_BIT | IGNORED_BIT):
+        return VOID if word & VOID_BIT else credit * CREDIT
+    f = FACETS[
+        credit << 8 | np.int64(word >> CHANNEL_SHIFT & np.uint64(0xF)) << 4 | np.int64(word & CLASS_MASK)
+    ]
     if word & FIRST_BIT:
         f |= FIRST
-    if credit:
-        if cls == _BUSINESS or cls == _REMITTER or cls == _VASP:
-            f |= NEW_BUSINESS | COUNTED | COUNTED << LOW
-        elif cls == _CASH:
-            f |= COUNTED | COUNTED << LOW
-        elif cls == 0:
-            f |= COUNTED
-        elif cls == _PERSONAL:
-            f |= COUNTED | COUNTED << LOW
-        if cls == _CASH or channel == _DEPOSIT:
-            f |= BAND_CASH
-    else:
-        cash = channel == _ATM or channel == _COUNTER
-        if cash or cls == _CASH:
-            f |= CASH_OUT
-        if cash or cls == _PERSONAL or cls == _VASP or cls == _CASH or cls == _REMITTER:
-            f |= TAKEN | TAKEN << LOW
-        elif cls == 0:
-            f |= TAKEN
-        if not (word & REGULAR_BIT):
-            f |= (f & (TAKEN | TAKEN << LOW)) >> 4
-        if channel != _FEE and cls != CLASS_BANK:
-            f |= CUSTOMER
-    return f, step
+    if word & REGULAR_BIT:
+        f &= ~(OUT | OUT << LOW)
+    return f
 
 
 @njit(cache=True)
@@ -307,16 +308,33 @@ def measure(
     )  # earlier row of the same counterparty and side, a person in that reading
     group = np.empty(size, np.int64)  # number of the counterparty among those of the account
     flagged = np.empty(size, np.int64)  # first flag of the counterparty, -1 = none
+    unknown = np.empty(size, np.int64)  # rows up to and with this one whose counterparty's class is unknown
+    left_out = np.empty(size, np.int64)  # that are ignored
+    coarse_day = np.empty(size, np.int64)  # that know only the day
+    coarse_cash = np.empty(size, np.int64)  # whose step is longer than the horizon of cash
     last = np.empty(
         (2 * READINGS, size), np.int64
     )  # newest such row of each counterparty, side * READINGS + reading
     stamp = np.empty(size, np.int64)
     table = np.empty(size * 4, np.int64)
-    lot_done = np.empty(size, np.int64)
     lot_gone = np.empty(size, np.int64)
     sort = np.empty(size, np.int64)
     dwell = np.empty(size, np.int64)
     found = np.empty(3, np.int64)
+    windows = np.array(
+        [
+            m.fan_in_window, m.fan_out_window, m.fan_out_day, m.gather_window, m.life_window, m.wake_window, m.band_window,
+            m.collect_window, m.flag_window, OWN_WINDOW,
+        ]
+    )  # fmt: skip
+    same = np.empty(windows.shape[0], np.int64)  # the first window of that length
+    for k in range(windows.shape[0]):
+        same[k] = k
+        for x in range(k):
+            if windows[x] == windows[k]:
+                same[k] = x
+                break
+    starts = np.empty(windows.shape[0], np.int64)
     current = -1
     decoded = 0
     groups = 0
@@ -339,9 +357,12 @@ def measure(
                 prev = np.empty((READINGS, size), np.int64)
                 group = np.empty(size, np.int64)
                 flagged = np.empty(size, np.int64)
+                unknown = np.empty(size, np.int64)
+                left_out = np.empty(size, np.int64)
+                coarse_day = np.empty(size, np.int64)
+                coarse_cash = np.empty(size, np.int64)
                 last = np.empty((2 * READINGS, size), np.int64)
                 stamp = np.empty(size, np.int64)
-                lot_done = np.empty(size, np.int64)
                 lot_gone = np.empty(size, np.int64)
                 sort = np.empty(size, np.int64)
                 dwell = np.empty(size, np.int64)
@@ -354,7 +375,8 @@ def measure(
         while decoded <= i:  # decode up to the judged row, link it to the rows before it
             j = decoded
             row = rows[off + j]
-            f, s = decode(row)
+            f = decode(row)
+            s = 1 if f & VOID else STEPS[np.int64(row.a >> PRECISION_SHIFT & np.uint64(3))]
             time[j] = row.time
             step[j] = s
             flags[j] = f
@@ -363,8 +385,15 @@ def measure(
             prev[LOW, j] = -1
             group[j] = -1
             flagged[j] = -1
+            before = j > 0
+            unknown[j] = (unknown[j - 1] if before else 0) + (1 if f & UNKNOWN else 0)
+            left_out[j] = (left_out[j - 1] if before else 0) + (0 if f & (LIVE | VOID) else 1)
+            coarse_day[j] = (coarse_day[j - 1] if before else 0) + (1 if s >= DAY else 0)
+            coarse_cash[j] = (coarse_cash[j - 1] if before else 0) + (1 if s > m.cash_horizon else 0)
             if not f & VOID:
-                h = mix(row.party) & mask
+                h = (row.party ^ row.party >> np.uint64(29)) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(
+                    20
+                ) & mask
                 while True:
                     k = table[np.int64(h)]
                     if k < 0:
@@ -417,17 +446,9 @@ def measure(
         if opened != NEVER and opened >= since:
             history = ALWAYS
         known = history >= m.first_time_history
-        # one pass: what is visible at all
-        unknown_rows = 0
-        day_rows = False
-        coarse_cash = False
-        for j in range(vis, end):
-            if flags[j] & UNKNOWN:
-                unknown_rows += 1
-            if step[j] >= DAY:
-                day_rows = True
-            if step[j] > m.cash_horizon:
-                coarse_cash = True
+        unknown_rows = unknown[i] - (unknown[vis - 1] if vis > 0 else 0)
+        day_rows = coarse_day[i] > (coarse_day[vis - 1] if vis > 0 else 0)
+        cash_rows = coarse_cash[i] > (coarse_cash[vis - 1] if vis > 0 else 0)
         hubs[it] = 0
         if end - vis >= m.hub_counterparties:
             distinct = 0
@@ -437,16 +458,16 @@ def measure(
                     distinct += 1
             if distinct >= m.hub_counterparties:
                 hubs[it] = 1
-        lo_fan_in = first_after(time, vis, end, t - m.fan_in_window)
-        lo_fan_out = first_after(time, vis, end, t - m.fan_out_window)
-        lo_day = first_after(time, vis, end, t - m.fan_out_day)
-        lo_gather = first_after(time, vis, end, t - m.gather_window)
-        lo_life = first_after(time, vis, end, t - m.life_window)
-        lo_wake = first_after(time, vis, end, t - m.wake_window)
-        lo_band = first_after(time, vis, end, t - m.band_window)
-        lo_collect = first_after(time, vis, end, t - m.collect_window)
-        lo_flag = first_after(time, vis, end, t - m.flag_window)
-        lo_own = first_after(time, vis, end, t - OWN_WINDOW)
+        for k in range(windows.shape[0]):  # equal windows start at the same row
+            starts[k] = starts[same[k]] if same[k] < k else first_after(time, vis, end, t - windows[k])
+        lo_fan_in, lo_fan_out, lo_day, lo_gather, lo_life = (
+            starts[0],
+            starts[1],
+            starts[2],
+            starts[3],
+            starts[4],
+        )
+        lo_wake, lo_band, lo_collect, lo_flag, lo_own = starts[5], starts[6], starts[7], starts[8], starts[9]
         pass_from = t - m.pass_window
         kept_from = t - m.kept_window
         life_from = t - m.life_window
@@ -455,7 +476,6 @@ def measure(
             min(min(pass_from, kept_from), min(life_from, cash_from)) - max(m.horizon, m.cash_horizon) - DAY
         )
         lo_lots = first_after(time, vis, end, lots_from)
-        lo_lots = min(lo_lots, lo_collect)
         for reading in range(READINGS):
             o = out[it, reading]
             if reading == LOW and unknown_rows == 0:
@@ -473,8 +493,9 @@ def measure(
             kept_n = 0
             life_n = 0
             cash_n = 0
-            for j in range(lo_lots, end):
+            for j in range(min(lo_lots, lo_collect), end):
                 lot_gone[j] = -1
+            for j in range(lo_lots, end):
                 f = flags[j]
                 if not (f & LIVE) or not (f & CREDIT):
                     continue
@@ -482,7 +503,7 @@ def measure(
                 payer = from_person or (f & NEW_BUSINESS and f & FIRST)
                 episode = payer and amount[j] >= m.min_inflow
                 cashed = from_person and amount[j] >= m.cash_min_credit
-                if not (episode or cashed or (from_person and j >= lo_collect)):
+                if not (episode or cashed):
                     continue
                 follow(
                     time, step, flags, amount, out_bit, j, vis, end, m.horizon, m.cash_horizon, m.share_out, m.cash_share,
@@ -515,7 +536,7 @@ def measure(
                 o[KEPT_MEDIAN] = sort[(kept_n - 1) // 2]
                 o[KEPT_IQR] = sort[3 * (kept_n - 1) // 4] - sort[(kept_n - 1) // 4]
             o[LIFE_EPISODES] = life_n
-            o[CASH_OUTS] = TOO_COARSE if coarse_cash else cash_n
+            o[CASH_OUTS] = TOO_COARSE if cash_rows else cash_n
             # one backward pass over the windows
             low_band = m.band_low * m.limit
             first_live = -1
@@ -599,30 +620,35 @@ def measure(
             one_off = 0
             total = 0
             forwarded = 0
-            for j in range(end - 1, lo_collect - 1, -1):
+            for j in range(end - 1, lo_collect - 1 if known else end - 1, -1):
                 f = flags[j]
                 if not (f & LIVE) or not (f & CREDIT) or not (f & personal) or stamp[group[j]] == base + 3:
                     continue
                 stamp[group[j]] = base + 3
-                # walk this payer's credits back to the first inside the window
-                k = j
+                head = j  # this payer's first credit inside the window
+                while prev[reading, head] >= lo_collect:
+                    head = prev[reading, head]
+                if not (flags[head] & FIRST):
+                    continue
+                payers += 1
                 rising = True
-                subtotal = 0
-                gone = 0
-                head = j
-                while k >= lo_collect and k >= 0:
-                    head = k
-                    subtotal += amount[k]
-                    gone += lot_gone[k]
-                    if prev[reading, k] >= lo_collect and amount[prev[reading, k]] >= amount[k]:
+                k = j
+                while True:
+                    total += amount[k]
+                    if lot_gone[k] < 0:
+                        follow(
+                            time, step, flags, amount, out_bit, k, vis, end, m.horizon, m.cash_horizon, m.share_out,
+                            m.cash_share, found,
+                        )  # fmt: skip
+                        lot_gone[k] = found[0]
+                    forwarded += lot_gone[k]
+                    if k == head:
+                        break
+                    if amount[prev[reading, k]] >= amount[k]:
                         rising = False
                     k = prev[reading, k]
-                if flags[head] & FIRST:
-                    payers += 1
-                    total += subtotal
-                    forwarded += gone
-                    if rising:
-                        one_off += 1
+                if rising:
+                    one_off += 1
             if known:
                 o[PAYERS_FIRST] = payers_first
                 o[PAYEES_FIRST] = payees_first
@@ -667,13 +693,8 @@ def measure(
                         else:
                             o[FLAGGED_OUT] += amount[j]
                             o[FLAGGED_OUT_N] += 1
-            for j in range(lo_own, end):
-                if flags[j] & VOID:
-                    continue
-                if not (flags[j] & LIVE):
-                    o[OWN_LEGS] += 1
-                elif flags[j] & UNKNOWN:
-                    o[UNKNOWN_LEGS] += 1
+            o[OWN_LEGS] = left_out[i] - (left_out[lo_own - 1] if lo_own > 0 else 0)
+            o[UNKNOWN_LEGS] = unknown[i] - (unknown[lo_own - 1] if lo_own > 0 else 0)
             o[HISTORY] = history
 
 

@@ -1,4 +1,4 @@
-"""The lengths of the fold. They belong to a ledger generation, not to a detector configuration: changing one starts a new generation."""
+"""The lengths of the fold. They belong to a ledger generation, not to a detector configuration."""
 
 from __future__ import annotations
 

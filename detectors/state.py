@@ -1,7 +1,7 @@
 """The state of one ledger partition: a pure function of that partition's log up to `head.applied`.
 
-Big things live in numpy arenas (`window.py`); the few accounts with verdicts or open recommendations have a `Case`. Blobs are versioned:
-another `LAYOUT_VERSION` refuses to load and the partition is rebuilt from its log.
+Big things live in numpy arenas (`window.py`); the few accounts with verdicts or open recommendations have a `Case`. Blobs are
+versioned: another `LAYOUT_VERSION` refuses to load and the partition is rebuilt from its log.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from detectors.model import (
 )
 from detectors.scoring import Plan
 from detectors.settings import FoldSettings
-from detectors.typologies import TOO_DENSE
 from detectors.timeline import Dated, FlagRegistry
+from detectors.typologies import TOO_DENSE
 from detectors.window import ACCOUNT, ALWAYS, FACT, NEVER, PARTY, ROW
 
 COUNTERS = (

@@ -1,7 +1,7 @@
 """The fold: one step takes a partition's state through a batch of ledger frames.
 
-Insert everything, judge each touched account once from its earliest insertion, say what changed. What a step says depends on the state and
-the frames alone; how the frames are batched changes when something is said, never what stands in the end.
+Insert everything, judge each touched account once from its earliest insertion, say what changed. What a step says depends on
+the state and the frames alone; how the frames are batched changes when something is said, never what stands in the end.
 """
 
 from __future__ import annotations
@@ -261,9 +261,12 @@ class _Step:
         for number in np.flatnonzero(np.bincount(source)).tolist():
             key = "legs:" + state.sources[number]
             mine = source == number
-            coordinates = coordinate[mine]
-            skip[mine] = coordinates <= state.head.coordinates.get(key, -1)
-            state.head.coordinates[key] = max(int(coordinates.max()), state.head.coordinates.get(key, -1))
+            # Inside a source the coordinates rise: what is not above all before it, in this step too, came again.
+            seen = np.maximum.accumulate(
+                np.concatenate(([state.head.coordinates.get(key, -1)], coordinate[mine]))
+            )
+            skip[mine] = coordinate[mine] <= seen[:-1]
+            state.head.coordinates[key] = int(seen[-1])
         return skip
 
     def _after_insert(
@@ -315,11 +318,10 @@ class _Step:
         state = self.state
         if isinstance(record, Fact):
             slot = state.slot(record.subject, create=True)
-            if state.acc["applied"][slot] < offset and state.add_fact(
+            if window.apply_to(state.acc, slot, offset, self.number) and state.add_fact(
                 slot, record, record_hash(record.record_id)
             ):
                 self._touch_account(slot, record.effective_at)
-                state.acc["applied"][slot] = max(int(state.acc["applied"][slot]), offset)
         elif isinstance(record, Flag):
             since = state.flags.add(record)
             if since is not None:

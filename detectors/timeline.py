@@ -70,8 +70,8 @@ class FlagInterval(msgspec.Struct, frozen=True):
 class FlagRegistry:
     """The flags of a partition, and the intervals in which each counts (docs/state.md, "A flag counts at e").
 
-    A confirmed flag counts until its expiry. A withdrawal, dispute or expiry record dated w ends it, and takes it back for everything
-    after w - O: what was still open at w is judged as if the flag had never been set.
+    A confirmed flag counts until its expiry. A withdrawal, dispute or expiry record dated w ends it, and takes it back for
+    everything after w - O: what was still open at w is judged as if the flag had never been set.
     """
 
     def __init__(self, open_for: int) -> None:

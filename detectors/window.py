@@ -1,7 +1,7 @@
 """The rows of the accounts of one partition, and the compiled operations that keep them in canonical order.
 
-Layout: one record a leg (`ROW`, 40 B), one a counterparty (`PARTY`, 24 B), one an account (`ACCOUNT`). Rows and counterparties live in
-arenas; an account owns a contiguous, sorted stretch of each, so a window is always one slice and `lo, hi` are two integers.
+Layout: one record a leg (`ROW`, 40 B), one a counterparty (`PARTY`, 24 B), one an account (`ACCOUNT`). Rows and counterparties
+live in arenas; an account owns a contiguous, sorted stretch of each, so a window is always one slice and `lo, hi` are two integers.
 
 Every function here is a deterministic function of its arrays. Closing is lazy: when it happens changes no value
 (docs/state.md, "Rows, visibility, closing").
@@ -491,6 +491,21 @@ def touch(acc, a, step, touched, n_touched, time, leg):
 
 
 @njit(cache=True)
+def apply_to(acc, a, offset, step):
+    """Whether a record at this offset is new to the account, and if so note that it is applied.
+
+    Records of one frame share its offset, so it is compared with what had been applied before this step.
+    """
+    if acc[a].seen != step:
+        acc[a].seen = step
+        acc[a].floor = acc[a].applied
+    if offset <= acc[a].floor:
+        return False
+    acc[a].applied = max(acc[a].applied, offset)
+    return True
+
+
+@njit(cache=True)
 def put_row(acc, rows, a, time, leg, party, wa, wb):
     """Insert one row in its place. There must be room."""
     off = acc[a].off
@@ -563,8 +578,8 @@ def insert(
 ):  # fmt: skip
     """Insert the legs [start, n) of a batch. Returns (why, next leg, n_acc, n_touched).
 
-    Stops early with NEED_* when an array is full; the caller makes room and calls again from the returned leg. `outcome` (n,) takes what
-    became of each leg, `loser` (n,) ROW the content that lost a conflict. `skip` (n,) marks redelivered source coordinates.
+    Stops early with NEED_* when an array is full; the caller makes room and calls again from the returned leg. `outcome` (n,)
+    takes what became of each leg, `loser` (n,) ROW the content that lost a conflict. `skip` (n,) marks redelivered coordinates.
     """
     n = subject.shape[0]
     for r in range(start, n):
@@ -578,15 +593,9 @@ def insert(
             a = n_acc
             new_account(acc, table, a, subject[r])
             n_acc += 1
-        if (
-            acc[a].seen != step
-        ):  # records of one frame share its offset: compare with what was applied before this step
-            acc[a].seen = step
-            acc[a].floor = acc[a].applied
-        if offset[r] <= acc[a].floor:
+        if not apply_to(acc, a, offset[r], step):
             outcome[r] = SKIPPED
             continue
-        acc[a].applied = max(acc[a].applied, offset[r])
         acc[a].changed = 1
         if bank[r] != 0:
             acc[a].bank = bank[r]
@@ -795,16 +804,13 @@ def mark_swept(acc, touched):
 def touch_with(acc, n_acc, rows, party, since, offset, touched, step, n_touched):
     """Touch, from `since` on, every account that holds a row with this counterparty and has not applied `offset` yet."""
     for a in range(n_acc):
-        if acc[a].applied >= offset:
-            continue
         off = acc[a].off
         for i in range(acc[a].len):
             if rows[off + i].party == party:
                 j = position(rows, off, acc[a].len, since, np.uint64(0))
                 j = max(j, acc[a].closed)
-                if j < acc[a].len:
+                if j < acc[a].len and apply_to(acc, a, offset, step):
                     n_touched = touch(acc, a, step, touched, n_touched, rows[off + j].time, rows[off + j].leg)
-                    acc[a].applied = offset
                 break
     return n_touched
 
@@ -813,14 +819,13 @@ def touch_with(acc, n_acc, rows, party, since, offset, touched, step, n_touched)
 def touch_since(acc, n_acc, rows, since, offset, touched, step, n_touched):
     """Touch, from `since` on, every account that holds an open row from then on and has not applied `offset` yet."""
     for a in range(n_acc):
-        if acc[a].applied >= offset or acc[a].len == 0:
+        if acc[a].len == 0:
             continue
         j = position(rows, acc[a].off, acc[a].len, since, np.uint64(0))
         j = max(j, acc[a].closed)
-        if j < acc[a].len:
+        if j < acc[a].len and apply_to(acc, a, offset, step):
             row = rows[acc[a].off + j]
             n_touched = touch(acc, a, step, touched, n_touched, row.time, row.leg)
-            acc[a].applied = offset
     return n_touched
 
 
