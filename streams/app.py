@@ -81,25 +81,39 @@ class CannotStart(Exception):
         super().__init__("; ".join(problems))
 
 
-class MemberLock(Service):
-    """The heartbeat of our static member id. Losing it means that another process may run under it: stop at once."""
+class MemberLock:
+    """The heartbeat of our static member id. Losing it means that another process may run under it: stop at once.
 
-    def __init__(self, store: StateStore, member: str, token: str, ttl: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    It beats from the moment that the lock is taken, whatever else is still starting or already stopping.
+    """
+
+    def __init__(self, store: StateStore, member: str, token: str, ttl: float) -> None:
+        self.lost = asyncio.Event()
         self._store = store
         self._member = member
         self._token = token
         self._ttl = ttl
+        self._task = asyncio.create_task(self._beat(), name="member-lock")
 
-    @Service.task
     async def _beat(self) -> None:
-        while not self.should_stop:
+        while True:
             try:
                 await self._store.renew_member(self._member, self._token, self._ttl)
+            except MemberLost:
+                self.lost.set()
+                return
             except StoreError as problem:
                 # A store that is away cannot give the id to anybody else either.
                 log.warning("member lock not renewed", extra={"problem": type(problem).__name__})
-            await self.sleep(self._ttl / 3)
+            await asyncio.sleep(self._ttl / 3)
+
+    async def release(self) -> None:
+        """Stop beating and give the id back."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        if not self.lost.is_set():
+            with contextlib.suppress(StoreError):
+                await self._store.release_member(self._member, self._token)
 
 
 @dataclass(slots=True)
@@ -267,14 +281,6 @@ def make_board(settings: Settings) -> tuple[Board, Callable[[], Any] | None]:
     return RedisBoard(client, settings.redis_namespace, settings.generation), client.aclose
 
 
-def warm_up(fold: Fold) -> None:
-    """Compile, or load from the cache, everything that a step runs: before the group is joined, not inside it."""
-    state = fold.new_state(0)
-    fold.step(state, list(warmup.frames()))
-    subjects = state.touched()
-    state.pack(subjects)
-
-
 # -- putting it together ------------------------------------------------------------------------------------------------
 
 
@@ -389,32 +395,40 @@ def assemble(
     return Parts(app, store, metrics, progress, services, intake, monitor, feeds)
 
 
-async def serve(parts: Parts, stop: asyncio.Event) -> int:
-    """Run until told to stop, or until a service fails."""
+async def serve(parts: Parts, stop: asyncio.Event, lost: asyncio.Event) -> int:
+    """Run until told to stop, until the member id is lost, or until a service fails."""
     app = parts.app
-    reason: BaseException | None = None
+    code = OK
     try:
-        await app.start()
-    except Exception as problem:
+        starting = asyncio.ensure_future(app.start())
+        told, gone = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(lost.wait())
+        await asyncio.wait({starting, told, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            ended = asyncio.ensure_future(app.wait_until_stopped())
+            await asyncio.wait({ended, told, gone}, return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+        else:
+            starting.cancel()
+        if lost.is_set():
+            log.critical("another process may run under this member id; stopping")
+            code = NOT_OURS
+        elif app.crash_reason is not None:
+            problem = f"{type(app.crash_reason).__name__}: {app.crash_reason}"
+            log.critical("a service failed", extra={"problem": problem})
+            code = CRASHED
+        told.cancel()
+        gone.cancel()
+    except Exception:
         log.exception("the worker did not start")
-        reason = problem
-    else:
-        told = asyncio.ensure_future(stop.wait())
-        ended = asyncio.ensure_future(app.wait_until_stopped())
-        await asyncio.wait({told, ended}, return_when=asyncio.FIRST_COMPLETED)
-        reason = app.crash_reason
-        for task in (told, ended):
-            task.cancel()
+        code = CRASHED
     try:
         async with asyncio.timeout(STOP_SECONDS):
             await app.stop()
-    except TimeoutError:
-        log.critical("the worker did not stop in time")
-        return CRASHED
-    if reason is None:
-        return OK
-    log.error("worker failed", extra={"problem": f"{type(reason).__name__}: {reason}"})
-    return NOT_OURS if isinstance(reason, MemberLost) else CRASHED
+    except Exception:
+        log.exception("the worker did not stop cleanly")
+        code = code or CRASHED
+    return code
 
 
 async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:
@@ -436,7 +450,7 @@ async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:
         pseudonyms, lambda chosen: chosen.digest(engine=ENGINE_VERSION, tzdata=lengths.tzdata)
     )
     await asyncio.to_thread(check_topics, settings)
-    await asyncio.to_thread(warm_up, fold)
+    await asyncio.to_thread(warmup.warm_up, fold)
     store = make_store(settings, key.id)
     board, let_go = make_board(settings)
     folder = tempfile.mkdtemp(prefix="safehold-")
@@ -455,12 +469,11 @@ async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:
             controls=controls,
             folder=folder,
             metrics=metrics,
-            extra=[lock],
         )
-        code = await serve(parts, stop)
-        with contextlib.suppress(StoreError):
-            await store.release_member(settings.member_id, token)
-        return code
+        try:
+            return await serve(parts, stop, lock.lost)
+        finally:
+            await lock.release()
     except StoreRefused as refused:
         raise CannotStart(CHECK_FAILED, refused.problems) from refused
     except MemberHeld as held:

@@ -7,21 +7,34 @@ from collections.abc import Iterator
 import numpy as np
 
 from detectors.model import DAY, HOUR, LEG, MINUTE, Channel, Frame, Kind, PartyClass, Side
+from streams import ledger
+from streams.folding import Fold
 
 _START = 20_000 * DAY
 _PAYERS = 40
 
 
 def frames() -> Iterator[Frame]:
-    """Legs of an account that collects from many and passes it on, and of those who paid it."""
+    """Legs of an account that collects from many and passes it on, decoded as ledger messages are."""
     for offset in range(3):
-        yield Frame(
-            kind=Kind.LEGS,
-            offset=offset,
-            sources=("warm-up/0",),
-            banks=("warm-up",),
-            rows=_legs(offset),
-        )
+        for message in ledger.encode_rows(
+            Kind.LEGS, _legs(offset), sources=("warm-up/0",), banks=("warm-up",)
+        ):
+            yield ledger.decode(message, offset=offset)
+
+
+def warm_up(fold: Fold) -> None:
+    """Compile, or load from the cache, everything that judging, packing and loading runs."""
+    state = fold.new_state(0)
+    for frame in frames():
+        fold.step(state, [frame])
+    subjects = state.touched()
+    blobs = state.pack(subjects)
+    loaded = fold.new_state(0)
+    loaded.load_head(state.pack_head())
+    fold.load_control(loaded, state.pack_control())
+    for subject, blob in zip(subjects.tolist(), blobs, strict=True):
+        loaded.load(subject, blob)
 
 
 def _legs(number: int) -> np.ndarray:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from detectors.body import body_bytes
 from detectors.config import demo_config
-from detectors.model import HOUR
 from detectors.settings import FoldSettings
 from detectors.state import COUNTERS, Head
 from streams import topics
@@ -125,15 +123,50 @@ class Installation:
         path.write_text(json.dumps(values))
         return path
 
-    def worker(self, member: str = "w1", *, crash_at: str = "", name: str = "") -> Program:
-        """Start a worker."""
-        program = Program(name or member, self.folder / f"{name or member}.log")
-        environment = {"SAFEHOLD_CRASH_AT": crash_at} if crash_at else {}
-        program.start(
-            [sys.executable, "-m", "tests.e2e.worker", str(self.settings(member))], env=environment, cwd=ROOT
-        )
+    def worker(
+        self, member: str = "w1", *, crash_at: str = "", name: str = "", session: int = 0, raise_at: int = 0
+    ) -> Program:
+        """Start a worker. Its log is named by the number of workers that were started."""
+        name = name or f"{member}-{len(self.programs)}"
+        program = Program(name, self.folder / f"{name}.log")
+        command = [sys.executable, "-m", "tests.e2e.worker", str(self.settings(member))]
+        command += ["--session", str(session), "--raise-at", str(raise_at)]
+        program.start(command, env={"SAFEHOLD_CRASH_AT": crash_at} if crash_at else {}, cwd=ROOT)
         self.programs.append(program)
         return program
+
+    async def gone(self, program: Program, within: float = 40.0) -> None:
+        """Wait until a worker has ended by itself."""
+        await self.until(lambda: not program.running, within, f"{program.name} to end")
+
+    async def until(self, there: Callable[[], bool], within: float, what: str) -> None:
+        """Wait for something that is there to be seen."""
+        try:
+            async with asyncio.timeout(within):
+                while not there():
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            tails = "\n".join(program.tail(15) for program in self.programs[-2:])
+            raise AssertionError(f"waited in vain for {what}\n{tails}") from None
+
+    async def received(self, count: int, within: float = 40.0) -> None:
+        """Wait until the heads in the store speak of so many transactions."""
+        said: dict[str, int] = {}
+        try:
+            async with asyncio.timeout(within):
+                while said.get("received", 0) < count:
+                    await asyncio.sleep(0.05)
+                    said = await self._counters_or_nothing()
+        except TimeoutError:
+            tails = "\n".join(program.tail(15) for program in self.programs[-2:])
+            raise AssertionError(f"only {said} of {count}\n{tails}") from None
+
+    async def as_one_process(self, answer: Answer, received: int) -> None:
+        """Everything is settled, balanced, and says what one process says."""
+        counters = await self.settled(received)
+        balanced(counters)
+        same(counters, answer.counters)
+        assert (await self.latest()).bodies() == list(answer.bodies)
 
     def end(self) -> None:
         """End every worker that is left."""
@@ -276,7 +309,3 @@ def same(counters: dict[str, int], wanted: dict[str, int]) -> None:
     assert {name: n for name, n in counters.items() if name not in ("redelivered", "skipped")} == {
         name: n for name, n in wanted.items() if name not in ("redelivered", "skipped")
     }
-
-
-KILLED = -signal.SIGKILL
-LATE_BY = HOUR

@@ -32,13 +32,16 @@ def sources(draw: st.DrawFn) -> list[list[int]]:
 
 
 @given(sources(), st.data())
-def test_the_ledger_is_never_more_than_half_a_lateness_out_of_order(made: list[list[int]], data: st.DataObject) -> None:
+def test_the_ledger_is_never_more_than_half_a_lateness_out_of_order(
+    made: list[list[int]], data: st.DataObject
+) -> None:
     queues = [list(times) for times in made]
     ledger: list[int] = []
     last = [NEVER] * len(queues)
     while any(queues):
         positions = [
-            Position(max(last[at], queue[0]) if queue else last[at], not queue) for at, queue in enumerate(queues)
+            Position(max(last[at], queue[0]) if queue else last[at], not queue)
+            for at, queue in enumerate(queues)
         ]
         limit = aligned_limit(positions, L)
         free = [at for at, queue in enumerate(queues) if queue and queue[0] <= limit]
@@ -60,7 +63,9 @@ def test_one_at_its_end_holds_nobody_and_one_unknown_holds_everybody() -> None:
 
 
 @given(st.lists(st.integers(0, 2 * A), min_size=1, max_size=60), st.data())
-def test_what_stood_a_spread_ago_is_applied_before_a_leg_is_appended(steps: list[int], data: st.DataObject) -> None:
+def test_what_stood_a_spread_ago_is_applied_before_a_leg_is_appended(
+    steps: list[int], data: st.DataObject
+) -> None:
     """The monitor applies at any speed. Offsets are positions in one list; `passed` is the rule, literally."""
     short, front, applied = ShortLedger(A), NEVER, -1
     stood: list[tuple[int, int]] = []  # (front, last offset) after every append

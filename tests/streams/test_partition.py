@@ -89,7 +89,13 @@ class Process:
             progress=self.progress,
             metrics=Metrics(),
             settings=PartitionSettings(
-                **{"flush_seconds": 0.0, "retry_seconds": 0.0, "retry_most": 0.0, "belongs": ("k", "g1"), **options}
+                **{
+                    "flush_seconds": 0.0,
+                    "retry_seconds": 0.0,
+                    "retry_most": 0.0,
+                    "belongs": ("k", "g1"),
+                    **options,
+                }
             ),
         )
 
@@ -177,7 +183,9 @@ def frames(spec: Sequence[Sequence[tuple[int, int]]]) -> list[bytes]:
     return made
 
 
-LOG = frames([[(1, 1), (2, 2)], [(1, 3), (3, 4)], [(2, 2), (4, 5)], [(5, 6)], [(1, 7), (5, 8)], [(6, 9), (6, 10)]])
+LOG = frames(
+    [[(1, 1), (2, 2)], [(1, 3), (3, 4)], [(2, 2), (4, 5)], [(5, 6)], [(1, 7), (5, 8)], [(6, 9), (6, 10)]]
+)
 
 
 async def undisturbed(log: list[bytes]) -> World:
@@ -234,7 +242,11 @@ def one_by_one(accounts: Any) -> Any:
 
 @settings(max_examples=60)
 @given(
-    st.lists(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 12)), min_size=1, max_size=4), min_size=1, max_size=8),
+    st.lists(
+        st.lists(st.tuples(st.integers(1, 4), st.integers(1, 12)), min_size=1, max_size=4),
+        min_size=1,
+        max_size=8,
+    ),
     st.lists(st.tuples(st.sampled_from(STEPS), st.integers(1, 4), st.integers(1, 4)), max_size=6),
     st.data(),
 )
@@ -305,7 +317,9 @@ async def test_a_log_that_starts_later_than_the_state_stops_the_partition() -> N
     assert not world.said
     accepted = Process(world, accept_gap=True)
     accepted.position = 2
-    await accepted.run(lambda: accepted.part.phase is Phase.STOPPED or accepted.progress.applied(0) is not None)
+    await accepted.run(
+        lambda: accepted.part.phase is Phase.STOPPED or accepted.progress.applied(0) is not None
+    )
     assert accepted.part._next == 2
 
 
