@@ -93,10 +93,7 @@ class ControlImage(msgspec.Struct, kw_only=True):
     """The control records of a partition, packed."""
 
     layout: int = LAYOUT_VERSION
-    flags: list[Flag] = []
-    configs: list[ConfigRecord] = []
-    baselines: list[Baselines] = []
-    rates: list[Rates] = []
+    records: list[tuple[int, Flag | ConfigRecord | Baselines | Rates]] = []  # (ledger offset, record)
 
 
 class AccountImage(msgspec.Struct, array_like=True):
@@ -161,7 +158,7 @@ class PartitionState:
             config_digest=first.digest,
         )
         self.configs: Dated[ConfigInForce] = Dated(first)
-        self.config_records: list[ConfigRecord] = []
+        self.control_log: list[tuple[int, Flag | ConfigRecord | Baselines | Rates]] = []
         self.baselines: Dated[Baselines | None] = Dated(None)
         self.rates: Dated[Rates | None] = Dated(None)
         self.flags = FlagRegistry(settings.open_for)
@@ -182,6 +179,7 @@ class PartitionState:
         self.sources: list[str] = []
         self._source_index: dict[str, int] = {}
         self.since_head: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        self.ahead: list[tuple[int, int, list[tuple[str, int, int, int]]]] = []
         self.control_changed = False
         self.steps = 0
 
@@ -417,7 +415,7 @@ class PartitionState:
         return found
 
     def load(self, subject: int, blob: bytes) -> None:
-        """Load one account. Load the head first: counts of a blob that is ahead of it are added to its counters."""
+        """Load one account. Load the head first: a blob that is ahead of it brings counts that the head lacks."""
         image = _decode_account(blob)
         if image.layout != LAYOUT_VERSION:
             raise LayoutMismatch(f"account blob has layout {image.layout}, this program has {LAYOUT_VERSION}")
@@ -443,18 +441,30 @@ class PartitionState:
         self._load_facts(slot, np.frombuffer(image.facts, FACT), np.frombuffer(image.household, np.uint64))
         if image.case is not None:
             self.cases[slot] = image.case
-        if int(acc["applied"][0]) > self.head.applied:
-            for source, day, outcome, n in image.counts:
+        if image.counts and int(acc["applied"][0]) > self.head.applied:
+            self.ahead.append((int(acc["applied"][0]), slot, image.counts))
+
+    def catch_up(self) -> None:
+        """Take over the counts of accounts that were stored ahead of the head, once the head has come as far as they had.
+
+        Before that their blobs still carry them: a head written in between must not hold them too.
+        """
+        waiting = []
+        for applied, slot, counts in self.ahead:
+            if applied > self.head.applied:
+                waiting.append((applied, slot, counts))
+                continue
+            for source, day, outcome, n in counts:
                 self.count(source, day, _OUTCOME_COUNTER[outcome], n)
-                number = self.source(source)
                 self.since_head.append(
                     (
                         np.full(n, slot, np.int32),
-                        np.full(n, number, np.uint16),
+                        np.full(n, self.source(source), np.uint16),
                         np.full(n, day, np.int32),
                         np.full(n, outcome, np.uint8),
                     )
                 )
+        self.ahead = waiting
 
     def _load_facts(self, slot: int, facts: np.ndarray, household: np.ndarray) -> None:
         before, used = -1, 0
@@ -494,14 +504,12 @@ class PartitionState:
 
     def pack_control(self) -> bytes:
         """The control records as bytes."""
-        return _encode(
-            ControlImage(
-                flags=self.flags.records(),
-                configs=self.config_records,
-                baselines=[v for _, v in self.baselines.items() if v is not None],
-                rates=[v for _, v in self.rates.items() if v is not None],
-            )
-        )
+        return _encode(ControlImage(records=self.control_log))
+
+    def remember(self, offset: int, record: Flag | ConfigRecord | Baselines | Rates) -> None:
+        """Keep a control record that every account is judged under."""
+        self.control_log.append((offset, record))
+        self.control_changed = True
 
     def control_image(self, blob: bytes) -> ControlImage:
         """Decode control records; `step.load_control` enters them."""

@@ -126,25 +126,29 @@ def step(state: PartitionState, frames: Sequence[Frame]) -> StepResult:
 
 
 def load_control(state: PartitionState, blob: bytes) -> None:
-    """Enter stored control records into a state without judging anything."""
-    image = state.control_image(blob)
-    for flag in image.flags:
-        state.flags.add(flag)
-    for record in image.configs:
-        _enter_config(state, record)
-    for baselines in image.baselines:
-        state.baselines.add(baselines.effective_at, baselines.record_id, baselines)
-    for rates in image.rates:
-        state.rates.add(rates.effective_at, rates.record_id, rates)
+    """Enter stored control records into a state without judging anything. Load the head first.
+
+    Records from beyond the head are left out: the log brings them again, and with them the accounts that they concern.
+    """
+    for offset, record in state.control_image(blob).records:
+        if offset <= state.head.applied:
+            _enter(state, record)
+            state.control_log.append((offset, record))
 
 
-def _enter_config(state: PartitionState, record: ConfigRecord) -> bool:
-    config = Config.from_json(record.document)
-    value = ConfigInForce(config, measure_params(config), plan(config), record.version, record.digest)
-    if not state.configs.add(record.effective_at, record.record_id, value):
-        return False
-    state.config_records.append(record)
-    return True
+def _enter(state: PartitionState, record: Flag | ConfigRecord | Baselines | Rates) -> int | None:
+    """Enter a control record. Returns the earliest time whose answer may change, None = nothing changes."""
+    if isinstance(record, Flag):
+        return state.flags.add(record)
+    key = record.effective_at, record.record_id
+    if isinstance(record, ConfigRecord):
+        config = Config.from_json(record.document)
+        value = ConfigInForce(config, measure_params(config), plan(config), record.version, record.digest)
+        return record.effective_at if state.configs.add(*key, value) else None
+    if isinstance(record, Baselines):
+        return record.effective_at if state.baselines.add(*key, record) else None
+    state.rates.add(*key, record)
+    return None
 
 
 def record_hash(record_id: str) -> int:
@@ -184,6 +188,8 @@ class _Step:
         self._insert_legs()
         self._judge()
         state.head.applied = self.offset
+        if state.ahead:
+            state.catch_up()
         current = state.configs.at(state.head.front)
         state.head.config_version, state.head.config_digest = current.version, current.digest
         return self.result
@@ -322,24 +328,28 @@ class _Step:
                 slot, record, record_hash(record.record_id)
             ):
                 self._touch_account(slot, record.effective_at)
-        elif isinstance(record, Flag):
-            since = state.flags.add(record)
-            if since is not None:
-                state.control_changed = True
-                self._reserve_touched(state.n_acc)
+        elif isinstance(record, Flag | ConfigRecord | Baselines | Rates):
+            since = _enter(state, record)
+            state.remember(offset, record)
+            if since is None:
+                return
+            self._reserve_touched(state.n_acc)
+            if isinstance(record, Flag):
                 self.n_touched = window.touch_with(
                     state.acc, state.n_acc, state.rows, np.uint64(record.party), since, offset,
                     self.touched, self.number, self.n_touched,
                 )  # fmt: skip
-        elif isinstance(record, ConfigRecord):
-            if _enter_config(state, record):
-                self._everything_since(record.effective_at, offset)
-        elif isinstance(record, Baselines):
-            if state.baselines.add(record.effective_at, record.record_id, record):
-                self._everything_since(record.effective_at, offset)
-        elif isinstance(record, Rates):
-            if state.rates.add(record.effective_at, record.record_id, record):
-                state.control_changed = True
+            else:
+                self.n_touched = window.touch_since(
+                    state.acc,
+                    state.n_acc,
+                    state.rows,
+                    since,
+                    offset,
+                    self.touched,
+                    self.number,
+                    self.n_touched,
+                )
         elif isinstance(record, Decision):
             slot = state.slot(record.subject, create=True)
             case = state.case(slot)
@@ -363,14 +373,6 @@ class _Step:
             self.n_touched = window.touch(
                 state.acc, slot, self.number, self.touched, self.n_touched, row["time"], row["leg"]
             )
-
-    def _everything_since(self, since: int, offset: int) -> None:
-        state = self.state
-        state.control_changed = True
-        self._reserve_touched(state.n_acc)
-        self.n_touched = window.touch_since(
-            state.acc, state.n_acc, state.rows, since, offset, self.touched, self.number, self.n_touched
-        )
 
     # -- judging -------------------------------------------------------------------------------------------------------
 

@@ -51,10 +51,6 @@ class Dated(Generic[T]):
     def __len__(self) -> int:
         return len(self._values)
 
-    def items(self) -> list[tuple[tuple[int, str], T]]:
-        """All but the first value, with their keys, in order of effect."""
-        return list(zip(self._keys[1:], self._values[1:], strict=True))
-
     def __getitem__(self, i: int) -> T:
         return self._values[i]
 
@@ -135,10 +131,6 @@ class FlagRegistry:
             for party, intervals in self._intervals.items()
         }
         return {party: ids for party, ids in found.items() if ids}
-
-    def records(self) -> list[Flag]:
-        """Every state of every flag."""
-        return [s for flag_id in sorted(self._states) for s in self._states[flag_id]]
 
 
 def _expiry(flag: Flag) -> int:

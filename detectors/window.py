@@ -426,7 +426,8 @@ def close(acc, rows, parties, ppool, a, p):
         end += 1
     fresh = end - acc[a].closed
     if fresh > 0:
-        if not reserve_parties(acc, parties, ppool, a, fresh, b // DAY):
+        # nothing closes or is judged from here on that is older than the first of these
+        if not reserve_parties(acc, parties, ppool, a, fresh, rows[off + acc[a].closed].time // DAY):
             return False
         for i in range(off + acc[a].closed, off + end):
             if rows[i].a & (VOID_BIT | IGNORED_BIT):
@@ -651,6 +652,7 @@ def insert(
                 if was_void:
                     word = word | VOID_BIT
                 take_row(acc, rows, a, held)
+                acc[a].first = min(acc[a].first, t)
                 if t > acc[a].boundary:
                     put_row(acc, rows, a, t, leg[r], party[r], word, wb[r])
                     n_touched = touch(acc, a, step, touched, n_touched, t, leg[r])
