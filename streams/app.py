@@ -14,7 +14,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from detectors.config import Config, default_config
 from detectors.model import ENGINE_VERSION, SECOND
 from detectors.settings import FoldSettings
 from detectors.step import load_control, new_state, step
-from streams import config_file, outputs, topics, warmup
+from streams import config_file, logs, outputs, topics, warmup
 from streams.board import Board, MemoryBoard, Progress, RedisBoard
 from streams.clients import KafkaOptions
 from streams.controls import Controls
@@ -43,12 +43,14 @@ from streams.folding import Fold
 from streams.formats import canonical, iso20022
 from streams.formats.files import MappedDecoder
 from streams.formats.mapping import load_mapping
-from streams.intake import Intake, Vault
+from streams.health import Health, HealthServer, Loop
+from streams.intake import Intake
+from streams.keeping import Keeper
 from streams.legs import LegBuilder
 from streams.located import Misplaced
 from streams.metrics import Metrics
 from streams.monitor import CHANNEL_SIZE, Batch, LedgerChannel, Monitor
-from streams.partition import PartitionSettings, Phase
+from streams.partition import Partition, PartitionSettings, Phase
 from streams.payment import DecodeContext
 from streams.pseudonyms import BadKey, PseudonymKey, Pseudonyms
 from streams.rates import load_rates
@@ -65,11 +67,16 @@ from streams.state.base import (
 )
 from streams.state.memory import MemoryStore
 from streams.state.redis import RedisStore
+from streams.state.snapshots import Snapshots
+from streams.vault import VaultError, VaultKeys, VaultWriter
 
 log = logging.getLogger(__name__)
 
 OK, CHECK_FAILED, BAD_INPUT, UNREACHABLE, CRASHED, NOT_OURS = 0, 1, 3, 4, 70, 75
 STOP_SECONDS = 40.0
+JUDGING_SECONDS = 120.0
+INTAKE_SECONDS = 120.0
+"""How long a loop with work in hand may take over the next piece before /livez says that it is dead."""
 
 
 class CannotStart(Exception):
@@ -128,7 +135,23 @@ class Parts:
     intake: Intake
     monitor: Monitor
     feeds: Feeds
-    closing: list[Callable[[], Any]] = field(default_factory=list)
+
+    def watch(self, health: Health) -> None:
+        """Have the loops asked for progress, and the partitions for readiness."""
+        health.need("partitions", self.problems)
+        health.watch(Loop("judging", self._judged_at, self._judging_waits, JUDGING_SECONDS))
+        health.watch(
+            Loop("intake", lambda: self.intake.appended_at, lambda: self.intake.waiting, INTAKE_SECONDS)
+        )
+
+    def _waiting(self) -> list[Partition]:
+        return [part for part in self.monitor.partitions.values() if part.waiting]
+
+    def _judging_waits(self) -> bool:
+        return bool(self._waiting())
+
+    def _judged_at(self) -> float:
+        return min((part.last_progress for part in self._waiting()), default=0.0)
 
     def problems(self) -> list[str]:
         """Why the worker is not ready; empty = it is."""
@@ -249,7 +272,7 @@ def check_topics(settings: Settings) -> None:
 
 def make_store(settings: Settings, key_id: str) -> StateStore:
     """The state store that the settings name."""
-    meta = StoreMeta(partitions=settings.ledger_partitions, key_id=key_id, generation=settings.generation)
+    meta = store_meta(settings, key_id)
     if settings.store == "memory":
         return MemoryStore(meta)
     return RedisStore(
@@ -263,6 +286,18 @@ def make_store(settings: Settings, key_id: str) -> StateStore:
         cluster=settings.redis_cluster,
         timeout=settings.redis_timeout / SECOND,
     )
+
+
+def make_vault(settings: Settings, key: PseudonymKey) -> VaultWriter | None:
+    """The writer of the vault, where the settings name its keys."""
+    if not settings.vault_key_file:
+        return None
+    return VaultWriter(VaultKeys.load(settings.vault_key_file, unlike=key.reveal()))
+
+
+def store_meta(settings: Settings, key_id: str) -> StoreMeta:
+    """What the stored state belongs to."""
+    return StoreMeta(partitions=settings.ledger_partitions, key_id=key_id, generation=settings.generation)
 
 
 def make_board(settings: Settings) -> tuple[Board, Callable[[], Any] | None]:
@@ -323,7 +358,7 @@ def assemble(
     controls: Controls,
     folder: str,
     metrics: Metrics,
-    vault: Vault | None = None,
+    vault: VaultWriter | None = None,
     extra: Iterable[Service] = (),
 ) -> Parts:
     """Build the app and its services. Nothing runs yet."""
@@ -363,6 +398,7 @@ def assemble(
         builder=LegBuilder(settings.ledger_partitions, pseudonyms, load_rates().u_micro),
         take_new=pseudonyms.take_new,
         vault=vault,
+        vault_topic=names.vault,
         key_id=key_id,
         generation=settings.generation,
         lateness=settings.lateness,
@@ -440,21 +476,26 @@ async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:
         loop.add_signal_handler(number, stop.set)
     try:
         key = PseudonymKey.load(settings.pseudonym_key_file)
-        pseudonyms = Pseudonyms(key, remember_new=bool(settings.vault_key_file))
+        vault = make_vault(settings, key)
+        pseudonyms = Pseudonyms(key, remember_new=vault is not None)
         lengths = fold_settings(settings, key.id)
         config = load_config(settings)
-    except (BadKey, Misplaced, config_file.ConfigError, OSError, ValueError) as problem:
+    except (BadKey, VaultError, Misplaced, config_file.ConfigError, OSError, ValueError) as problem:
         raise CannotStart(BAD_INPUT, str(problem).splitlines()) from problem
     fold = make_fold(settings.ledger_partitions, lengths, config)
     controls = Controls(
         pseudonyms, lambda chosen: chosen.digest(engine=ENGINE_VERSION, tzdata=lengths.tzdata)
     )
+    health = Health(metrics)
+    health.need("partitions", lambda: ["still starting"])
+    server = HealthServer(health, host=settings.health_host, port=settings.health_port)
     await asyncio.to_thread(check_topics, settings)
     await asyncio.to_thread(warmup.warm_up, fold)
     store = make_store(settings, key.id)
     board, let_go = make_board(settings)
     folder = tempfile.mkdtemp(prefix="safehold-")
     try:
+        await server.start()
         await store.open()
         await store.check()
         ttl = settings.member_ttl / SECOND
@@ -469,7 +510,16 @@ async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:
             controls=controls,
             folder=folder,
             metrics=metrics,
+            vault=vault,
         )
+        if settings.snapshot_dir:
+            parts.monitor.keeper = Keeper(
+                Snapshots(Path(settings.snapshot_dir), store_meta(settings, key.id)),
+                store,
+                parts.monitor.start_of_log,
+                every=settings.snapshot_interval / SECOND,
+            )
+        parts.watch(health)
         try:
             return await serve(parts, stop, lock.lost)
         finally:
@@ -481,6 +531,7 @@ async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:
     except (StoreError, KafkaError) as problem:
         raise CannotStart(UNREACHABLE, [str(problem)]) from problem
     finally:
+        await server.stop()
         if let_go is not None:
             await let_go()
         await store.close()
@@ -496,6 +547,7 @@ def load_config(settings: Settings) -> Config:
 
 def run(settings: Settings) -> int:
     """The worker, from start to end. Returns its exit code."""
+    logs.configure(settings.log_level, known=[spec.name for spec in wanted_topics(settings)])
     try:
         problems = packages_agree()
         if problems:

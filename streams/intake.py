@@ -37,6 +37,7 @@ from streams.metrics import Metrics
 from streams.payment import Reason, Rejected
 from streams.publish import Message, dead_letter
 from streams.sources import Feed, Items, Pending, SourceQueue, Sources, behind, pending
+from streams.vault import VaultWriter
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +55,6 @@ DEAD_LETTER_BYTES = 700_000
 AS_OF = "safehold-as-of"
 TRUNCATED = "safehold-truncated"
 
-Vault = Callable[[Sequence[tuple[int, str]]], list[Message]]
-"""(subject, account) pairs that are new → messages for the vault topic."""
-
 
 class Intake(Service):
     """Reads the bank topics of this process' share."""
@@ -73,7 +71,8 @@ class Intake(Service):
         options: KafkaOptions,
         builder: LegBuilder,
         take_new: Callable[[], Sequence[tuple[int, str]]],
-        vault: Vault | None,
+        vault: VaultWriter | None,
+        vault_topic: str,
         key_id: str,
         generation: str,
         lateness: int,
@@ -94,6 +93,10 @@ class Intake(Service):
         self._builder = builder
         self._take_new = take_new
         self._vault = vault
+        self._vault_topic = vault_topic
+        self._unsealed: list[tuple[int, str]] = []
+        """New (subject, account) pairs that the vault has not acknowledged."""
+        self.appended_at = time.monotonic()
         self._key_id = key_id
         self._generation = generation
         self._progress = progress
@@ -150,6 +153,11 @@ class Intake(Service):
         for topic in self._feeds:
             names += [f"{topic}/{number}" for number in sorted(consumer.partitions_for_topic(topic) or ())]
         self._all = tuple(names)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something that it may append and has not."""
+        return not self._sources.held_by and self._sources.head() is not None
 
     # -- 1. fetch and decode -----------------------------------------------------------------------------------------------
 
@@ -373,9 +381,13 @@ class Intake(Service):
             last[name] = messages[-1].offset
         rows = self._builder.take()
         # 3. vault, before anybody can ask for the name behind a pseudonym
-        fresh = self._take_new()
-        if self._vault is not None and fresh:
-            await self._send_all(self._vault(fresh))
+        if self._vault is not None:
+            self._unsealed += self._take_new()
+            if self._unsealed:
+                sealed = self._vault.seal(self._unsealed)
+                await self._send_all([Message(self._vault_topic, r.key, r.value, []) for r in sealed])
+                self._vault.written(sealed)
+                self._unsealed.clear()
         crash_point("after-vault")
         # 4. dead letters
         if letters:
@@ -392,6 +404,7 @@ class Intake(Service):
             tp = self._owned.get(name)
             if tp is not None:
                 self._commit_due[tp] = offset + 1
+        self.appended_at = time.monotonic()
         for queue, _ in released:
             queue.moved_at = time.monotonic()
             topic, _, number = queue.name.rpartition("/")

@@ -26,6 +26,7 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 from streams.board import Progress
 from streams.clients import REBALANCE_SECONDS, KafkaOptions, make_producer
 from streams.folding import Fold
+from streams.keeping import Keeper
 from streams.metrics import Metrics
 from streams.partition import Partition, PartitionSettings, Phase, Record
 from streams.publish import Message, Publisher
@@ -79,7 +80,6 @@ class Monitor(Service):
         metrics: Metrics,
         settings: PartitionSettings,
         channel: Callable[[], Any],
-        restore: Callable[[int, int], Any] | None = None,
         observe: Callable[[Any], None] | None = None,
         threaded: bool = True,
         **kwargs: Any,
@@ -97,7 +97,8 @@ class Monitor(Service):
         self._metrics = metrics
         self._settings = settings
         self._channel = channel
-        self._restore = restore
+        self.keeper: Keeper | None = None
+        """Set it before the start to have snapshots."""
         self._observe = observe
         self._executor = ThreadPoolExecutor(1, "step") if threaded else None
         self._consumer: AIOKafkaConsumer | None = None
@@ -214,7 +215,8 @@ class Monitor(Service):
             metrics=self._metrics,
             settings=self._settings,
             executor=self._executor,
-            restore=self._restore,
+            restore=self.keeper.restore if self.keeper else None,
+            keep=self.keeper.after_flush if self.keeper else None,
             observe=self._observe,
         )
 

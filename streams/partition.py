@@ -136,10 +136,10 @@ class Partition:
         executor: Executor | None = None,
         restore: Callable[[int, int], Awaitable[bool]] | None = None,
         observe: Callable[[Any], None] | None = None,
+        keep: Callable[[int, int, int], Awaitable[None]] | None = None,
     ) -> None:
-        """`restore(partition, epoch)` fills an empty partition of the store from a snapshot, if there is one.
-
-        `observe(result)` counts what a step did.
+        """`restore(partition, epoch)` fills an empty partition of the store from a snapshot, if there is one;
+        `keep(partition, applied, epoch)` takes one if it is due. `observe(result)` counts what a step did.
         """
         self.number = number
         self.phase = Phase.LOADING
@@ -158,6 +158,7 @@ class Partition:
         self._executor = executor
         self._restore = restore
         self._observe = observe
+        self._keep = keep
         self._queue: deque[Sequence[Record]] = deque()
         self._queued_bytes = 0
         self._held = False
@@ -182,6 +183,11 @@ class Partition:
     def start(self) -> None:
         """Begin: claim, load, read."""
         self._task = asyncio.create_task(self._run(), name=f"partition-{self.number}")
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there are records that it has not applied."""
+        return bool(self._queue)
 
     def accept(self, session: int, records: Sequence[Record]) -> None:
         """Take fetched records. Never waits; what is too much pauses the partition instead."""
@@ -519,6 +525,8 @@ class Partition:
         with contextlib.suppress(KafkaError, TimeoutError):
             await self._broker.commit(self.number, applied + 1)
         crash_point("after-ledger-commit")
+        if self._keep is not None:
+            await self._keep(self.number, applied, self._epoch)
 
     async def _compute(self, function: Callable[[Any], Any], argument: Any) -> Any:
         if self._executor is None:

@@ -34,7 +34,7 @@ class Message(NamedTuple):
 
     topic: str
     key: bytes | None
-    value: bytes
+    value: bytes | None
     headers: Headers
     partition: int | None = None
 

@@ -204,6 +204,14 @@ class Snapshots:
                 found.append(self._manifest(path))
         return found
 
+    def newest_time(self, partition: int) -> float | None:
+        """When the newest snapshot was finished, in seconds since 1970; None without one."""
+        found = sorted(self._of(partition).glob("*.json"))
+        try:
+            return found[-1].stat().st_mtime if found else None
+        except OSError:
+            return None
+
     def newest(self, partition: int) -> tuple[Manifest, Path, tuple[str, ...]]:
         """The newest snapshot that is whole, and why newer ones are not used. Reads all of its data once."""
         skipped: list[str] = []

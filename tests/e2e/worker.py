@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import logging
 import sys
 from pathlib import Path
 from typing import Any
 
 from streams import app
 from streams.settings import Settings, load
-
-_PLAIN = set(vars(logging.makeLogRecord({})))
-
-
-class _Format(logging.Formatter):
-    """One line a record, with what came as `extra`."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        extra = {
-            name: value for name, value in vars(record).items() if name not in _PLAIN | {"data", "asctime"}
-        }
-        return f"{super().format(record)} {extra or ''}"
 
 
 def short_sessions(milliseconds: int) -> None:
@@ -61,11 +48,6 @@ if __name__ == "__main__":
     parser.add_argument("--session", type=int, default=0)
     parser.add_argument("--raise-at", type=int, default=0)
     chosen = parser.parse_args()
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Format("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
-    for name in ("aiokafka", "faust", "mode"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     if chosen.session:
         short_sessions(chosen.session)
     if chosen.raise_at:
