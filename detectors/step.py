@@ -122,7 +122,16 @@ def new_state(
 
 def step(state: PartitionState, frames: Sequence[Frame]) -> StepResult:
     """Take the state through frames of its partition, in offset order. Changes `state` in place."""
-    return _Step(state, frames).run()
+    total = StepResult(outputs=[])
+    for frame in frames:
+        result = _Step(state, frame).run()
+        total.outputs += result.outputs
+        total.judged += result.judged
+        total.accounts += result.accounts
+        for mine, theirs in ((total.legs, result.legs), (total.errors, result.errors)):
+            for name, n in theirs.items():
+                mine[name] = mine.get(name, 0) + n
+    return total
 
 
 def load_control(state: PartitionState, blob: bytes) -> None:
@@ -157,35 +166,34 @@ def record_hash(record_id: str) -> int:
 
 
 class _Step:
-    """One run of `step`: scratch that does not outlive it."""
+    """One frame on its way into the state: scratch that does not outlive it.
 
-    def __init__(self, state: PartitionState, frames: Sequence[Frame]) -> None:
+    The frame is the unit: what is said after each one is a function of the log, so a process that dies after it has published says
+    the same again, and takes back the same again. Judging several frames at once would leave behind what only the first raised.
+    """
+
+    def __init__(self, state: PartitionState, frame: Frame) -> None:
+        if frame.offset <= state.head.applied:
+            raise ValueError(f"frame {frame.offset} is not above the applied offset {state.head.applied}")
         self.state = state
-        self.frames = frames
+        self.frame = frame
+        self.offset = frame.offset
         self.result = StepResult(outputs=[])
-        self.offset = state.head.applied
         state.steps += 1
         self.number = state.steps
         self.touched = np.zeros(1024, np.int32)
         self.n_touched = 0
-        self.hubs_before: dict[int, int] = {}
-        self.legs: list[tuple[Frame, np.ndarray]] = []
 
     def run(self) -> StepResult:
-        state = self.state
-        for frame in self.frames:
-            if frame.offset <= self.offset:
-                raise ValueError(f"frame {frame.offset} is not above the applied offset {self.offset}")
-            self.offset = frame.offset
-            if frame.kind is Kind.LEGS:
-                self.legs.append((frame, frame.rows))
-            elif frame.kind is Kind.COUNTS:
-                self._counts(frame)
-            else:
+        state, frame = self.state, self.frame
+        if frame.kind is Kind.LEGS:
+            if len(frame.rows):
                 self._insert_legs()
-                for record in frame.records:
-                    self._control(record, frame.offset)
-        self._insert_legs()
+        elif frame.kind is Kind.COUNTS:
+            self._counts()
+        else:
+            for record in frame.records:
+                self._control(record)
         self._judge()
         state.head.applied = self.offset
         if state.ahead:
@@ -196,8 +204,8 @@ class _Step:
 
     # -- inserting -----------------------------------------------------------------------------------------------------
 
-    def _counts(self, frame: Frame) -> None:
-        state = self.state
+    def _counts(self) -> None:
+        state, frame = self.state, self.frame
         rows = frame.rows
         for index, name in enumerate(frame.sources):
             mine = rows[rows["source"] == index]
@@ -219,24 +227,14 @@ class _Step:
                     state.count(name, day, COUNTERS.index(counter), n)
 
     def _insert_legs(self) -> None:
-        if not self.legs:
-            return
-        state = self.state
-        rows = self.legs[0][1] if len(self.legs) == 1 else np.concatenate([r for _, r in self.legs])
-        lengths = [len(r) for _, r in self.legs]
-        offset = np.repeat(np.array([f.offset for f, _ in self.legs], np.int64), lengths)
-        source = np.empty(len(rows), np.int64)
-        bank = np.empty(len(rows), np.uint16)
-        at = 0
-        for frame, part in self.legs:
-            sources = np.array([state.source(name) for name in frame.sources] or [state.source("")], np.int64)
-            banks = np.array([state.bank(name) for name in frame.banks] or [0], np.uint16)
-            source[at : at + len(part)] = sources[part["source"]]
-            bank[at : at + len(part)] = banks[part["bank"]]
-            at += len(part)
-        self.legs = []
-        skip = self._redelivered(source, rows["coordinate"])
+        state, frame = self.state, self.frame
+        rows = frame.rows
         n = len(rows)
+        sources = np.array([state.source(name) for name in frame.sources or ("",)], np.int64)
+        banks = np.array([state.bank(name) for name in frame.banks or ("",)], np.uint16)
+        source, bank = sources[rows["source"]], banks[rows["bank"]]
+        offset = np.full(n, self.offset, np.int64)
+        skip = self._redelivered(source, rows["coordinate"])
         outcome = np.zeros(n, np.uint8)
         loser = np.zeros(n, ROW)
         wa, wb = pack_words(rows)
@@ -320,8 +318,8 @@ class _Step:
 
     # -- control records -----------------------------------------------------------------------------------------------
 
-    def _control(self, record: Control, offset: int) -> None:
-        state = self.state
+    def _control(self, record: Control) -> None:
+        state, offset = self.state, self.offset
         if isinstance(record, Fact):
             slot = state.slot(record.subject, create=True)
             if window.apply_to(state.acc, slot, offset, self.number) and state.add_fact(
