@@ -107,12 +107,24 @@ class MemberLock:
             try:
                 await self._store.renew_member(self._member, self._token, self._ttl)
             except MemberLost:
-                self.lost.set()
-                return
+                # We were paused for longer than it lasts, or the store lost it. If nobody has it, it is ours again: what
+                # another process may have written meanwhile, the fences notice.
+                if not await self._taken_back():
+                    self.lost.set()
+                    return
             except StoreError as problem:
                 # A store that is away cannot give the id to anybody else either.
                 log.warning("member lock not renewed", extra={"problem": type(problem).__name__})
             await asyncio.sleep(self._ttl / 3)
+
+    async def _taken_back(self) -> bool:
+        try:
+            self._token = await self._store.acquire_member(self._member, self._ttl)
+        except MemberHeld:
+            return False
+        except StoreError:
+            return True
+        return True
 
     async def release(self) -> None:
         """Stop beating and give the id back."""

@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from detectors.model import HOUR
+from detectors.model import PRECISION_US
 from streams.aligned import ALWAYS, ShortLedger, aligned_limit
 from streams.board import NEVER, Position
-from streams.payment import Payment, Rejected
+from streams.payment import FUTURE_TOLERANCE, Payment, Rejected
 
 Items = list[Payment | Rejected]
 
 RELEASE_MESSAGES = 8_000
 """Messages of one append."""
+
+_AHEAD = tuple(FUTURE_TOLERANCE + (step if step > 1 else 0) for step in PRECISION_US)
+"""How far ahead of its record a payment may be dated, by precision: the rule of `streams.legs`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +45,18 @@ class Pending(NamedTuple):
 
 
 def pending(offset: int, received: int, items: Items, value: bytes, key: bytes | None) -> Pending:
-    """Note the event times of a message. What it claims of the future does not count: such payments are refused later."""
-    bound = received + HOUR
-    if len(items) == 1:
-        item = items[0]
-        time = min(item.time, bound) if type(item) is Payment else NEVER
-        return Pending(offset, received, time, time, items, value, key)
-    times = [min(item.time, bound) for item in items if type(item) is Payment]
-    if not times:
-        return Pending(offset, received, NEVER, NEVER, items, value, key)
-    return Pending(offset, received, min(times), max(times), items, value, key)
+    """Note the event times of a message, without those of payments that will be refused as future-dated.
+
+    One such payment would else move its partition's position far ahead of what it really gives, and everybody with it.
+    """
+    earliest, latest = ALWAYS, NEVER
+    for item in items:
+        if type(item) is Payment:
+            time = item.time
+            if time <= received + _AHEAD[item.precision]:
+                earliest = time if time < earliest else earliest
+                latest = time if time > latest else latest
+    return Pending(offset, received, NEVER if latest == NEVER else earliest, latest, items, value, key)
 
 
 @dataclass(slots=True)

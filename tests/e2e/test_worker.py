@@ -31,7 +31,9 @@ async def test_a_poisoned_message_costs_only_itself(install: Callable[..., Insta
     """Undecodable, empty, hostile, absurd, from the future: each in the middle of good ones."""
     payments = bank_payments()
     good = json.loads(canonical.encode(payments[0]))
-    future = json.dumps({**good, "transaction_id": "from-the-future", "acceptance_date_time": "2199-01-01T00:00:00Z"}).encode()
+    future = json.dumps(
+        {**good, "transaction_id": "from-the-future", "acceptance_date_time": "2199-01-01T00:00:00Z"}
+    ).encode()
     absurd = json.dumps({**good, "transaction_id": "absurd", "amount": "99999999999999999.00"}).encode()
     unknown = json.dumps({**good, "transaction_id": "no-such-money", "currency": "XXQ"}).encode()
     poison = [b"", b"\xff\xfe\x00", b"{", b"[" * 5_000, b"null", future, absurd, unknown, b'{"tx_id": 5}']

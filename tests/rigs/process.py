@@ -68,6 +68,11 @@ class Program:
         return self._process.pid if self._process is not None and self._process.poll() is None else None
 
     @property
+    def returncode(self) -> int | None:
+        """How it ended by itself; None while it runs, or when it was ended from here."""
+        return None if self._process is None else self._process.poll()
+
+    @property
     def running(self) -> bool:
         """Whether the process is there."""
         return self._process is not None and self._process.poll() is None
