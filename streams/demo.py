@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from detectors.model import ACTION_NAMES, DAY, Action
 from detectors.state import COUNTERS, Head
 from streams.controls import AccountMessage
-from streams.embedded import Embedded, ends_with_us, free_port
+from streams.embedded import Embedded, ends_with_us
 from streams.latest import Latest
 from streams.pseudonyms import PseudonymKey, Pseudonyms
 from streams.publish import CAUSE
@@ -48,6 +47,8 @@ KEY_ID = "demo"
 BATCH = 1_024
 LOOK_EVERY = 0.25
 """Seconds between two looks at the worker."""
+
+LOOK_EVERY_MS = 250
 
 READY_WITHIN = 180.0
 """The first start on a machine compiles the kernel."""
@@ -163,7 +164,7 @@ def specs(names: TopicNames) -> list[TopicSpec]:
     ]
 
 
-def write_settings(folder: Path, parts: Embedded, health_port: int) -> Path:
+def write_settings(folder: Path, parts: Embedded) -> Path:
     """The worker's settings, keys and configuration, as an operator would write them."""
     for name in ("pseudonym.key", "vault.key"):
         path = folder / name
@@ -184,7 +185,7 @@ def write_settings(folder: Path, parts: Embedded, health_port: int) -> Path:
         "mode": "advise",
         "observed_since": time.strftime("%Y-%m-%d", time.gmtime(START // 1_000_000)),
         "flush_interval": "2s",
-        "health_port": health_port,
+        "health_port": 0,
         "log_level": "WARNING",
     }
     path = folder / "settings.yaml"
@@ -195,10 +196,9 @@ def write_settings(folder: Path, parts: Embedded, health_port: int) -> Path:
 class Worker:
     """`safehold worker` as a child of its own."""
 
-    def __init__(self, folder: Path, settings: Path, health_port: int) -> None:
+    def __init__(self, folder: Path, settings: Path) -> None:
         self.log = folder / "worker.log"
         self._settings = settings
-        self._url = f"http://127.0.0.1:{health_port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -224,26 +224,6 @@ class Worker:
                 f"the worker ended by itself (exit code {self._process.returncode}); {self.tail()}"
             )
 
-    def ready(self) -> bool:
-        """Whether it says that it is ready."""
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"{self._url}/readyz", timeout=2) as answer:
-            return bool(answer.status == 200)
-        return False
-
-    def metrics(self) -> dict[str, float]:
-        """`name{labels}` → value, as it shows them to Prometheus."""
-        with (
-            contextlib.suppress(OSError),
-            urllib.request.urlopen(f"{self._url}/metrics", timeout=2) as answer,
-        ):
-            lines = answer.read().decode().splitlines()
-            return {
-                line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
-                for line in lines
-                if line and line[0] != "#"
-            }
-        return {}
-
     def stop(self, within: float = 20.0) -> None:
         """Ask it to end and wait; kill it when it does not."""
         process, self._process = self._process, None
@@ -263,16 +243,6 @@ class Worker:
         return "its last words:\n" + "\n".join(said[-lines:])
 
 
-def summed(metrics: Mapping[str, float], name: str, label: str = "") -> dict[str, float]:
-    """The values of one metric by a label; without a label, everything under the empty name."""
-    found: dict[str, float] = {}
-    for key, value in metrics.items():
-        if key == name or key.startswith(name + "{"):
-            words = key.partition(f'{label}="')[2].partition('"')[0] if label else ""
-            found[words] = found.get(words, 0.0) + value
-    return found
-
-
 # -- the balance ----------------------------------------------------------------------------------------------------
 
 
@@ -281,6 +251,8 @@ class Balance:
     """The counters of every head, added up (STATE.md 4.9 in one line)."""
 
     counters: dict[str, int]
+    applied: int = 0
+    """Ledger messages behind the heads, of all partitions."""
 
     @property
     def legs(self) -> int:
@@ -310,15 +282,17 @@ class Balance:
 def add_up(heads: Iterable[bytes | None]) -> Balance:
     """The balance of the heads as they are stored."""
     total = dict.fromkeys(COUNTERS, 0)
+    applied = 0
     for blob in heads:
         if blob is None:
             continue
         head = msgspec.msgpack.decode(blob, type=Head)
+        applied += head.applied + 1
         for days in head.counters.values():
             for values in days.values():
                 for name, value in zip(COUNTERS, values, strict=True):
                     total[name] += value
-    return Balance(total)
+    return Balance(total, applied)
 
 
 # -- the run --------------------------------------------------------------------------------------------------------
@@ -357,9 +331,7 @@ class Demo:
             problems = check(admin, specs(self._names))
         if problems:
             raise DemoFailed("the embedded broker's topics are not as they must be: " + "; ".join(problems))
-        health_port = free_port()
-        settings = write_settings(folder, parts, health_port)
-        worker = Worker(folder, settings, health_port)
+        worker = Worker(folder, write_settings(folder, parts))
         try:
             self._phase("starting the worker (the first time on a machine it compiles for about a minute)")
             worker.start()
@@ -380,27 +352,22 @@ class Demo:
     # -- feeding --------------------------------------------------------------------------------------------------------
 
     async def _feed_and_wait(self, parts: Embedded, worker: Worker, bank: SimulatedBank) -> None:
-        give_up = time.monotonic() + READY_WITHIN
-        while not worker.ready():
-            worker.alive()
-            if time.monotonic() > give_up:
-                raise DemoFailed(f"the worker was not ready within {READY_WITHIN:.0f} s; {worker.tail()}")
-            self._show()
-            await asyncio.sleep(LOOK_EVERY)
         producer = AIOKafkaProducer(bootstrap_servers=parts.kafka, enable_idempotence=True, linger_ms=5)
+        looker = AIOKafkaConsumer(bootstrap_servers=parts.kafka, enable_auto_commit=False)
         await producer.start()
+        await looker.start()
         try:
-            self._phase("telling it what accounts there are")
             await self._accounts(producer, bank)
-            await self._until_known(parts, worker, len(bank.accounts))
+            await self._until_known(looker, worker, len(bank.accounts))
             self._phase("feeding payments")
             feeding = asyncio.create_task(self._payments(producer, bank))
             try:
-                await self._watch(parts, worker, feeding, bank)
+                await self._watch(parts, looker, worker, feeding, bank)
             finally:
                 feeding.cancel()
                 await asyncio.wait({feeding})
         finally:
+            await looker.stop()
             await producer.stop()
 
     async def _accounts(self, producer: AIOKafkaProducer, bank: SimulatedBank) -> None:
@@ -417,20 +384,16 @@ class Demo:
             waiting.append(await producer.send(self._names.accounts, value, key=account.account.encode()))
         await asyncio.gather(*waiting)
 
-    async def _until_known(self, parts: Embedded, worker: Worker, accounts: int) -> None:
-        """Until the facts stand in the ledger. They are dated, so nothing depends on it but how much is judged twice."""
-        consumer = AIOKafkaConsumer(bootstrap_servers=parts.kafka, enable_auto_commit=False)
-        await consumer.start()
-        try:
-            places = [TopicPartition(self._names.ledger, number) for number in range(PARTITIONS)]
-            give_up = time.monotonic() + QUIET_FOR
-            while sum((await consumer.end_offsets(places)).values()) < accounts:
-                worker.alive()
-                if time.monotonic() > give_up:
-                    raise DemoFailed(f"the accounts do not reach the ledger; {worker.tail()}")
-                await asyncio.sleep(LOOK_EVERY)
-        finally:
-            await consumer.stop()
+    async def _until_known(self, looker: AIOKafkaConsumer, worker: Worker, accounts: int) -> None:
+        """Until the worker has written what is known of the accounts into the ledger: then it is up."""
+        places = [TopicPartition(self._names.ledger, number) for number in range(PARTITIONS)]
+        give_up = time.monotonic() + READY_WITHIN
+        while sum((await looker.end_offsets(places)).values()) < accounts:
+            worker.alive()
+            if time.monotonic() > give_up:
+                raise DemoFailed(f"the worker was not up within {READY_WITHIN:.0f} s; {worker.tail()}")
+            self._show()
+            await asyncio.sleep(LOOK_EVERY)
 
     async def _payments(self, producer: AIOKafkaProducer, bank: SimulatedBank) -> None:
         moves = bank.moves
@@ -446,23 +409,37 @@ class Demo:
         await replay(batches, producer, TOPIC, pace=pace, progress=tell)
 
     async def _watch(
-        self, parts: Embedded, worker: Worker, feeding: asyncio.Task[None], bank: SimulatedBank
+        self,
+        parts: Embedded,
+        looker: AIOKafkaConsumer,
+        worker: Worker,
+        feeding: asyncio.Task[None],
+        bank: SimulatedBank,
     ) -> None:
         """Show how far it is, until every payment is in the stored heads' balance."""
+        review = [TopicPartition(self._names.review(BANK), number) for number in range(PARTITIONS)]
+        ledger = [TopicPartition(self._names.ledger, number) for number in range(PARTITIONS)]
+        looker.assign(review)
+        await looker.seek_to_beginning(*review)
+        latest = Latest()
         async with opened_store(parts.redis) as store:
-            moved, last = time.monotonic(), -1.0
+            moved, last = time.monotonic(), -1
             while True:
                 worker.alive()
                 if feeding.done():
                     feeding.result()
                     self.view.phase = "judging"
-                metrics = await asyncio.to_thread(worker.metrics)
-                self._look_at(metrics)
-                self._show()
+                for records in (await looker.getmany(timeout_ms=LOOK_EVERY_MS)).values():
+                    for record in records:
+                        latest.add(record.value or b"", list(record.headers))
                 balance = await stored_balance(store)
+                ends = sum((await looker.end_offsets(ledger)).values())
+                self.view.judged, self.view.lag = balance.counters["judged"], max(0, ends - balance.applied)
+                self.view.actions = by_action(said.action for said in latest.standing())
+                self._show()
                 if feeding.done() and balance.exact(len(bank.moves)):
                     return
-                progress = self.view.sent + self.view.judged + sum(balance.counters.values())
+                progress = self.view.sent + ends + sum(balance.counters.values())
                 if progress != last:
                     moved, last = time.monotonic(), progress
                 elif time.monotonic() - moved > QUIET_FOR:
@@ -470,15 +447,6 @@ class Demo:
                         f"nothing has moved for {QUIET_FOR:.0f} s: {self.view.sent} sent, counters "
                         f"{balance.counters}; {worker.tail()}"
                     )
-                await asyncio.sleep(LOOK_EVERY)
-
-    def _look_at(self, metrics: Mapping[str, float]) -> None:
-        if not metrics:
-            return
-        self.view.judged = int(sum(summed(metrics, "safehold_judged_legs_total").values()))
-        self.view.lag = int(sum(summed(metrics, "safehold_ledger_lag_records").values()))
-        said = summed(metrics, "safehold_recommendations_total", "action")
-        self.view.actions = {action: int(said[action]) for action in ACTION_NAMES[1:] if said.get(action)}
 
     # -- reading back ---------------------------------------------------------------------------------------------------
 
@@ -494,7 +462,7 @@ class Demo:
         result = Result(
             transactions=count["accepted"],
             recommendations=len(bodies),
-            by_action=by_action(bodies),
+            by_action=by_action(body["action"] for body in bodies),
             rings_found=0,
             lost=balance.lost(sent),
             duplicates=balance.doubled(sent) + count["duplicate"] + sum(n - 1 for n in causes.values()),
@@ -546,9 +514,9 @@ async def stored_balance(store: RedisStore) -> Balance:
     return add_up([await store.load_head(partition) for partition in range(PARTITIONS)])
 
 
-def by_action(bodies: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def by_action(actions: Iterable[str]) -> dict[str, int]:
     """How many of each action, in the order of the ladder."""
-    counts = Counter(body["action"] for body in bodies)
+    counts = Counter(actions)
     return {action: counts[action] for action in ACTION_NAMES[1:] if counts[action]}
 
 

@@ -30,7 +30,7 @@ from streams.publish import rfc3339
 from streams.rates import load_rates
 
 SOURCE = "file/0"
-STEP_LEGS = 4_000
+STEP_LEGS = 16_000
 """Legs of one step. What stands in the end does not depend on it."""
 
 KEPT_REJECTS = 1_000

@@ -16,7 +16,7 @@ from detectors.model import Fact
 from detectors.state import COUNTERS, Head
 from streams import demo
 from streams.cli.exits import Exit
-from streams.demo import Balance, LookAlikeSeen, Result, add_up, compare, summed
+from streams.demo import Balance, LookAlikeSeen, Result, add_up, compare
 from streams.judge import FileJudge
 from streams.simulate_bank import BANK, START, payment, simulate
 
@@ -164,17 +164,6 @@ def test_whatever_is_missing_or_too_much_shows(counts: dict[str, int], lost: int
     assert not balance.exact(3)
 
 
-def test_metrics_are_summed_by_a_label() -> None:
-    metrics = {
-        'a_total{action="freeze",mode="advise"}': 1.0,
-        'a_total{action="freeze",mode="observe"}': 2.0,
-        "b": 5.0,
-    }
-    assert summed(metrics, "a_total", "action") == {"freeze": 3.0}
-    assert summed(metrics, "b") == {"": 5.0}
-    assert summed(metrics, "a") == {}
-
-
 # -- what can go wrong ----------------------------------------------------------------------------------------------
 
 
@@ -190,7 +179,7 @@ def test_a_worker_that_ends_is_told_with_its_last_words(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setattr(demo, "write_settings", lambda folder, parts, port: _broken(folder))
+    monkeypatch.setattr(demo, "write_settings", lambda folder, parts: _broken(folder))
     ran = cli("demo", "--headless")
     assert ran.code == Exit.FAILED
     assert "the worker ended by itself (exit code 3)" in ran.err
