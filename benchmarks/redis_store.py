@@ -23,6 +23,7 @@ async def measure(accounts: int, mean: int, partitions: int) -> None:
         partition: [(dice.getrandbits(64), dice.randbytes(mean)) for _ in range(accounts // partitions)]
         for partition in range(partitions)
     }
+    accounts = sum(map(len, blobs.values()))
     server = RedisServer(persistence=True).start()
     try:
         store = RedisStore(server.url(), StoreMeta(partitions=partitions, key_id="k", generation="g"))
