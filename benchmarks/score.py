@@ -16,6 +16,7 @@ RECOMMENDATIONS.jsonl comes from `safehold judge --reveal`: it must carry the da
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import sys
@@ -427,7 +428,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the figures here")
     chosen = parser.parse_args(arguments)
     result = evaluate(chosen.data, chosen.recommendations)
-    print(page(result))
+    with contextlib.suppress(BrokenPipeError):
+        print(page(result))
     if chosen.json:
         chosen.json.write_text(json.dumps(result, indent=2) + "\n")
     return 0

@@ -15,12 +15,15 @@ class Exit(IntEnum):
     INPUT = 3  # a file, a mapping or a configuration cannot be used
     UNREACHABLE = 4  # the broker or the store does not answer
     MISSING = 5  # an optional part is not installed
+    CRASHED = 70  # of the worker: a service failed
+    NOT_OURS = 75  # of the worker: another process runs under its member id
     STOPPED = 130  # interrupted
 
 
 EXITS_TEXT = (
     "Exit codes: 0 done; 1 a check found problems or an id is unknown; 2 wrong command line; 3 a file or configuration "
-    "cannot be used; 4 broker or store does not answer; 5 an optional part is not installed; 130 interrupted."
+    "cannot be used; 4 broker or store does not answer; 5 an optional part is not installed; "
+    "70 the worker failed; 75 its member id is taken; 130 interrupted."
 )
 
 

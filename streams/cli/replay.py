@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -14,6 +15,8 @@ from streams.cli.judge import BANK_OPTION, MAPPING_OPTION, opened
 from streams.cli.output import JSON_OPTION, Progress, emit, say
 
 if TYPE_CHECKING:
+    from aiokafka import AIOKafkaConsumer
+
     from streams.opening import Opened
     from streams.replay import Pace, Replayed
     from streams.settings import Settings
@@ -81,24 +84,54 @@ async def _replay(
             raise CliError(
                 f"the topic {topic} does not exist", look="the bank's own topics are created by the bank"
             )
-        lag = _Lag(looker, progress)
+        lag = _Lag(settings, looker, topic, progress)
+        watching = asyncio.create_task(lag.watch())
         try:
             return await send_all(payments.payments(), client, topic, pace=pace, progress=lag.tell)
         except CannotOpen as problem:
             raise CliError(
                 str(problem), details=problem.details, look=problem.look, code=Exit.INPUT
             ) from problem
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
 
 
 class _Lag:
-    """What the progress line says besides the rate."""
+    """What the progress line says besides the rate: up to when was sent, and how much of it waits for intake."""
 
-    def __init__(self, looker: Any, progress: Progress) -> None:
-        self.looker, self.progress = looker, progress
+    def __init__(self, settings: Settings, looker: AIOKafkaConsumer, topic: str, progress: Progress) -> None:
+        self._settings, self._looker, self._topic, self._progress = settings, looker, topic, progress
+        self._group = f"{settings.topic_prefix}-{settings.generation}-intake"
+        self._waiting = ""
 
     def tell(self, done: Replayed) -> None:
-        """Pass on how many were sent, and up to when."""
+        """Pass on how many were sent."""
         from streams.publish import rfc3339
 
-        when = rfc3339(done.last_time)[:16].replace("T", " ") if done.sent else ""
-        self.progress.update(done.sent + done.rejected, f"at {when}" if when else "")
+        parts = [f"at {rfc3339(done.last_time)[:16].replace('T', ' ')}"] if done.sent else []
+        self._progress.update(done.sent + done.rejected, " · ".join([*parts, self._waiting]).strip(" ·"))
+
+    async def watch(self) -> None:
+        """Look at the topic's end and at what intake has committed, once a second."""
+        from aiokafka import TopicPartition
+        from aiokafka.admin import AIOKafkaAdminClient
+        from aiokafka.errors import KafkaError
+
+        from streams.cli.connect import client_options
+
+        admin = AIOKafkaAdminClient(**client_options(self._settings))
+        try:
+            await admin.start()
+            while True:
+                numbers = self._looker.partitions_for_topic(self._topic) or set()
+                places = [TopicPartition(self._topic, number) for number in numbers]
+                ends = await self._looker.end_offsets(places)
+                committed = await admin.list_consumer_group_offsets(self._group, partitions=places)
+                done = sum(max(0, found.offset) for found in committed.values())
+                self._waiting = f"{max(0, sum(ends.values()) - done):,} wait for intake"
+                await asyncio.sleep(LOOK_EVERY)
+        except KafkaError:
+            self._waiting = ""  # a reader's convenience: without it the replay goes on
+        finally:
+            await admin.close()

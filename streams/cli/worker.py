@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
-
 from streams.cli.connect import SETTINGS_OPTION
+from streams.cli.exits import CliError, Exit
+
+ENDED = {
+    Exit.FAILED: "it must not start on what it found",
+    Exit.INPUT: "a file, key or configuration cannot be used",
+    Exit.UNREACHABLE: "broker or store does not answer",
+    Exit.CRASHED: "a service failed",
+    Exit.NOT_OURS: "another process runs under its member id",
+}
 
 
 def worker(settings: Path | None = SETTINGS_OPTION) -> None:
@@ -16,4 +23,10 @@ def worker(settings: Path | None = SETTINGS_OPTION) -> None:
     chosen = settings_of(settings)
     from streams.app import run
 
-    raise typer.Exit(run(chosen))
+    code = run(chosen)
+    if code:
+        raise CliError(
+            f"the worker ended: {ENDED.get(Exit(code), 'it failed')}",
+            look="the last lines of its log, and safehold doctor with the same settings",
+            code=Exit(code),
+        )

@@ -209,3 +209,15 @@ def test_a_broker_that_does_not_answer_is_one_line(cli, tmp_path: Path, command:
     assert ran.code == Exit.UNREACHABLE
     assert "Kafka at 127.0.0.1:1 does not answer" in ran.err
     assert "safehold doctor" in ran.err
+
+
+def test_every_exit_code_and_account_column_stands_in_the_docs(checkout: Path) -> None:
+    from streams.opening import ACCOUNT_COLUMNS
+
+    page = (checkout / "docs" / "cli.md").read_text()
+    codes = page.partition("## Exit codes")[2].partition("## An accounts file")[0]
+    assert [code for code in Exit if str(int(code)) not in codes] == []
+    assert [
+        name for name in ACCOUNT_COLUMNS if f"`{name}`" not in page.partition("## An accounts file")[2]
+    ] == []
+    assert [command for command in COMMANDS if command.partition(" ")[0] not in page] == []
