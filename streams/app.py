@@ -135,15 +135,32 @@ class MemberLock:
                 await self._store.release_member(self._member, self._token)
 
 
+class Plumbing(Service):
+    """Intake, monitor, feeds and what they need, beside the Faust app that runs the agents.
+
+    Not inside it: an app starts its services when its own consumer group has formed, and that waits for every member that
+    was killed or paused. Judging must not.
+    """
+
+    def __init__(self, parts: Sequence[Service], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._parts = parts
+
+    async def on_start(self) -> None:
+        """Start them in order; stopped in the opposite one."""
+        for part in self._parts:
+            await self.add_runtime_dependency(part)
+
+
 @dataclass(slots=True)
 class Parts:
     """What a worker is made of, for whoever shows or tests it."""
 
     app: faust.App
+    plumbing: Plumbing
     store: StateStore
     metrics: Metrics
     progress: Progress
-    services: list[Service]
     intake: Intake
     monitor: Monitor
     feeds: Feeds
@@ -356,6 +373,9 @@ def make_app(settings: Settings, folder: str) -> faust.App:
         topic_allow_declare=False,
         topic_disable_leader=True,
         stream_wait_empty=False,
+        broker_session_timeout=options.session_timeout_ms / 1000,
+        broker_heartbeat_interval=options.session_timeout_ms / 5000,
+        broker_rebalance_timeout=options.session_timeout_ms / 1000,
         worker_redirect_stdouts=False,
     )
 
@@ -438,45 +458,42 @@ def assemble(
 
     app.agent(channel, name="judge")(judge)
     services: list[Service] = [*extra, feeds, Exchange(progress, board), monitor, intake]
-    for service in services:
-        app.service(service)
-    return Parts(app, store, metrics, progress, services, intake, monitor, feeds)
+    return Parts(app, Plumbing(services), store, metrics, progress, intake, monitor, feeds)
 
 
 async def serve(parts: Parts, stop: asyncio.Event, lost: asyncio.Event) -> int:
     """Run until told to stop, until the member id is lost, or until a service fails."""
-    app = parts.app
+    runners: tuple[Service, ...] = (parts.app, parts.plumbing)
+    watching: set[asyncio.Task[Any]] = {asyncio.create_task(_run_to_its_end(runner)) for runner in runners}
+    watching |= {asyncio.create_task(event.wait()) for event in (stop, lost)}
     code = OK
-    try:
-        starting = asyncio.ensure_future(app.start())
-        told, gone = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(lost.wait())
-        await asyncio.wait({starting, told, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            starting.result()
-            ended = asyncio.ensure_future(app.wait_until_stopped())
-            await asyncio.wait({ended, told, gone}, return_when=asyncio.FIRST_COMPLETED)
-            ended.cancel()
-        else:
-            starting.cancel()
-        if lost.is_set():
-            log.critical("another process may run under this member id; stopping")
-            code = NOT_OURS
-        elif app.crash_reason is not None:
-            problem = f"{type(app.crash_reason).__name__}: {app.crash_reason}"
-            log.critical("a service failed", extra={"problem": problem})
-            code = CRASHED
-        told.cancel()
-        gone.cancel()
-    except Exception:
-        log.exception("the worker did not start")
+    done, _ = await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
+    if lost.is_set():
+        log.critical("another process may run under this member id; stopping")
+        code = NOT_OURS
+    elif not stop.is_set():
+        for task in done:
+            problem = task.exception() or task.result() or "ended by itself"
+            log.critical("a service failed", extra={"problem": f"{type(problem).__name__}: {problem}"})
         code = CRASHED
-    try:
-        async with asyncio.timeout(STOP_SECONDS):
-            await app.stop()
-    except Exception:
-        log.exception("the worker did not stop cleanly")
-        code = code or CRASHED
+    for task in watching:
+        task.cancel()
+    for runner in reversed(runners):
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await runner.stop()
+        except Exception:
+            log.exception("the worker did not stop cleanly")
+            code = code or CRASHED
     return code
+
+
+async def _run_to_its_end(runner: Service) -> BaseException | None:
+    """Start a service and wait for its end; what made it fail, if something did."""
+    await runner.start()
+    await runner.wait_until_stopped()
+    reason: BaseException | None = runner.crash_reason
+    return reason
 
 
 async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:

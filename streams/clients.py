@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
 REBALANCE_SECONDS = 20.0
 """How long a revoked partition may take to write down what it has."""
@@ -50,7 +50,9 @@ class KafkaOptions:
             "heartbeat_interval_ms": max(100, self.session_timeout_ms // 5),
             "rebalance_timeout_ms": max(self.session_timeout_ms, int(REBALANCE_SECONDS * 1000) + 5_000),
             "max_poll_interval_ms": 86_400_000,  # progress is watched by /livez, not by leaving the group
-            "partition_assignment_strategy": (StickyPartitionAssignor,),
+            # Brokers name static members by their instance id, so this order outlives restarts. aiokafka's sticky assignor
+            # does not send its generation: after a zombie it gives a partition to two members.
+            "partition_assignment_strategy": (RoundRobinPartitionAssignor,),
         }
 
 
