@@ -109,12 +109,12 @@ class _Batch:
         for i in np.flatnonzero(hubs).tolist():
             bucket = self.times[i] // state.settings.lateness * state.settings.lateness
             window.cut_hub(acc, rows, int(self.slots[i]), int(bucket))
-        high, low, self.errors = self.strengths(matrix, judged)
+        high, low, sends, self.errors = self.strengths(matrix, judged)
         scores = score(
             high,
             low,
             self.force.plan,
-            sends=mostly_sends(_measures(matrix[:, HIGH], judged)),
+            sends=sends,
             child=self.kinds() == YOUTH,
             max_action=self._max_action(),
         )
@@ -139,16 +139,17 @@ class _Batch:
 
     def strengths(
         self, matrix: np.ndarray, judged: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
-        """Strengths (n, D) in both readings, and on how many legs each detector raised."""
-        high, failed = screen_all(_measures(matrix[:, HIGH], judged), self.force.plan)
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, dict[str, int]]:
+        """Strengths (n, D) in both readings, whether more went to flagged accounts than came (n,), errors by detector."""
+        upper = _measures(matrix[:, HIGH], judged)
+        high, failed = screen_all(upper, self.force.plan)
         low = high
         if not np.array_equal(matrix[:, HIGH], matrix[:, LOW]):
             low, _ = screen_all(_measures(matrix[:, LOW], judged), self.force.plan)
         errors: dict[str, int] = {}
         for detector, _ in failed:
             errors[detector] = errors.get(detector, 0) + 1
-        return high, low, errors
+        return high, low, mostly_sends(upper), errors
 
     def kinds(self) -> np.ndarray:
         """Number of the account kind of each item as of its time; youth where a declared customer is a minor."""
@@ -192,7 +193,9 @@ def measure(
 def _measures(matrix: np.ndarray, judged: np.ndarray) -> Measures:
     c = window.unpack(judged)
     return Measures(
-        matrix,
+        np.asfortranarray(
+            matrix
+        ),  # screens read whole measures, so a measure's values should lie side by side
         side=c["side"],
         amount_u=c["amount_u"],
         channel=c["channel"],
@@ -216,7 +219,7 @@ def explain(
     )
     judged = state.rows[off + position : off + position + 1]
     matrix, _ = measure(state, batch.params, batch.slots, batch.positions)
-    high, low, _ = batch.strengths(matrix, judged)
+    high, low, _, _ = batch.strengths(matrix, judged)
     columns = window.unpack(_visible(state, off, position, standing.time))
     flags = state.flags.counting(standing.time)
     views = tuple(
@@ -244,6 +247,7 @@ def explain(
         config=force.config,
         config_version=force.version,
         config_digest=force.digest,
+        arrays=force.plan,
     )
 
 

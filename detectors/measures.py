@@ -116,6 +116,13 @@ UNKNOWN = 32768
 VOID = 65536
 DAY_PRECISION = 131072
 
+# Counts of rows in one word, 16 bits each: a hub is cut long before an account holds 2^15 rows.
+COUNT_UNKNOWN = 1
+COUNT_LEFT_OUT = 1 << 16
+COUNT_DAY = 1 << 32
+COUNT_COARSE = 1 << 48
+COUNT_MASK = 0xFFFF
+
 _PERSONAL, _VASP, _CASH, _REMITTER, _BUSINESS = 1, 9, 10, 8, 13
 _ATM, _COUNTER, _DEPOSIT, _FEE = 4, 6, 5, 9
 
@@ -202,6 +209,15 @@ def first_after(time, lo, hi, t):
         else:
             hi = mid
     return lo
+
+
+@njit(cache=True)
+def earlier(prev, flags, j, personal):
+    """The row before j of the same counterparty and side that is a person in this reading, -1 = none."""
+    q = prev[j]
+    while q >= 0 and not flags[q] & personal:
+        q = prev[q]
+    return q
 
 
 @njit(cache=True)
@@ -304,19 +320,17 @@ def measure(
     flags = np.empty(size, np.int64)
     amount = np.empty(size, np.int64)
     prev = np.empty(
-        (READINGS, size), np.int64
-    )  # earlier row of the same counterparty and side, a person in that reading
+        size, np.int64
+    )  # earlier row of the same counterparty and side, a person in the high reading
     group = np.empty(size, np.int64)  # number of the counterparty among those of the account
     flagged = np.empty(size, np.int64)  # first flag of the counterparty, -1 = none
-    unknown = np.empty(size, np.int64)  # rows up to and with this one whose counterparty's class is unknown
-    left_out = np.empty(size, np.int64)  # that are ignored
-    coarse_day = np.empty(size, np.int64)  # that know only the day
-    coarse_cash = np.empty(size, np.int64)  # whose step is longer than the horizon of cash
-    last = np.empty(
-        (2 * READINGS, size), np.int64
-    )  # newest such row of each counterparty, side * READINGS + reading
+    counts = np.empty(size, np.int64)  # rows up to and with this one that are ..., 16 bits each (see COUNT_*)
+    taken_sum = np.empty(
+        size, np.int64
+    )  # u-cents that debits took away up to and with this row, high reading
+    last = np.empty((2, size), np.int64)  # newest such row of each counterparty, by side
     stamp = np.empty(size, np.int64)
-    table = np.empty(size * 4, np.int64)
+    table = np.empty(size * 4, np.int32)
     lot_gone = np.empty(size, np.int64)
     sort = np.empty(size, np.int64)
     dwell = np.empty(size, np.int64)
@@ -354,19 +368,17 @@ def measure(
                 step = np.empty(size, np.int64)
                 flags = np.empty(size, np.int64)
                 amount = np.empty(size, np.int64)
-                prev = np.empty((READINGS, size), np.int64)
+                prev = np.empty(size, np.int64)
                 group = np.empty(size, np.int64)
                 flagged = np.empty(size, np.int64)
-                unknown = np.empty(size, np.int64)
-                left_out = np.empty(size, np.int64)
-                coarse_day = np.empty(size, np.int64)
-                coarse_cash = np.empty(size, np.int64)
-                last = np.empty((2 * READINGS, size), np.int64)
+                counts = np.empty(size, np.int64)
+                taken_sum = np.empty(size, np.int64)
+                last = np.empty((2, size), np.int64)  # newest such row of each counterparty, by side
                 stamp = np.empty(size, np.int64)
                 lot_gone = np.empty(size, np.int64)
                 sort = np.empty(size, np.int64)
                 dwell = np.empty(size, np.int64)
-                table = np.empty(size * 4, np.int64)
+                table = np.empty(size * 4, np.int32)
             width = 4
             while width < 2 * n:
                 width *= 2
@@ -381,15 +393,20 @@ def measure(
             step[j] = s
             flags[j] = f
             amount[j] = np.int64(row.a >> AMOUNT_SHIFT)
-            prev[HIGH, j] = -1
-            prev[LOW, j] = -1
+            prev[j] = -1
             group[j] = -1
             flagged[j] = -1
-            before = j > 0
-            unknown[j] = (unknown[j - 1] if before else 0) + (1 if f & UNKNOWN else 0)
-            left_out[j] = (left_out[j - 1] if before else 0) + (0 if f & (LIVE | VOID) else 1)
-            coarse_day[j] = (coarse_day[j - 1] if before else 0) + (1 if s >= DAY else 0)
-            coarse_cash[j] = (coarse_cash[j - 1] if before else 0) + (1 if s > m.cash_horizon else 0)
+            seen = counts[j - 1] if j > 0 else 0
+            if f & UNKNOWN:
+                seen += COUNT_UNKNOWN
+            if not f & (LIVE | VOID):
+                seen += COUNT_LEFT_OUT
+            if s >= DAY:
+                seen += COUNT_DAY
+            if s > m.cash_horizon:
+                seen += COUNT_COARSE
+            counts[j] = seen
+            taken_sum[j] = (taken_sum[j - 1] if j > 0 else 0) + (amount[j] if f & TAKEN else 0)
             if not f & VOID:
                 h = (row.party ^ row.party >> np.uint64(29)) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(
                     20
@@ -399,8 +416,8 @@ def measure(
                     if k < 0:
                         table[np.int64(h)] = j
                         group[j] = groups
-                        for x in range(2 * READINGS):
-                            last[x, groups] = -1
+                        last[0, groups] = -1
+                        last[1, groups] = -1
                         stamp[groups] = 0
                         groups += 1
                         break
@@ -408,11 +425,10 @@ def measure(
                         group[j] = group[k]
                         break
                     h = (h + ONE) & mask
-                for reading in range(READINGS):
-                    if f & (PERSONAL << reading):
-                        x = (READINGS if f & CREDIT else 0) + reading
-                        prev[reading, j] = last[x, group[j]]
-                        last[x, group[j]] = j
+                if f & PERSONAL:
+                    x = f & CREDIT
+                    prev[j] = last[x, group[j]]
+                    last[x, group[j]] = j
                 if f & LIVE and flag_party.shape[0] > 0:
                     lo = 0
                     hi = flag_party.shape[0]
@@ -446,9 +462,10 @@ def measure(
         if opened != NEVER and opened >= since:
             history = ALWAYS
         known = history >= m.first_time_history
-        unknown_rows = unknown[i] - (unknown[vis - 1] if vis > 0 else 0)
-        day_rows = coarse_day[i] > (coarse_day[vis - 1] if vis > 0 else 0)
-        cash_rows = coarse_cash[i] > (coarse_cash[vis - 1] if vis > 0 else 0)
+        seen = counts[i] - (counts[vis - 1] if vis > 0 else 0)
+        unknown_rows = seen & COUNT_MASK
+        day_rows = (seen // COUNT_DAY & COUNT_MASK) > 0
+        cash_rows = seen // COUNT_COARSE > 0
         hubs[it] = 0
         if end - vis >= m.hub_counterparties:
             distinct = 0
@@ -476,6 +493,8 @@ def measure(
             min(min(pass_from, kept_from), min(life_from, cash_from)) - max(m.horizon, m.cash_horizon) - DAY
         )
         lo_lots = first_after(time, vis, end, lots_from)
+        # a lot's reach in raw time: truncated to a coarse step, a longer time may still count as the horizon
+        longest = m.horizon + (DAY if day_rows else HOUR)
         for reading in range(READINGS):
             o = out[it, reading]
             if reading == LOW and unknown_rows == 0:
@@ -495,7 +514,10 @@ def measure(
             cash_n = 0
             for j in range(min(lo_lots, lo_collect), end):
                 lot_gone[j] = -1
-            for j in range(lo_lots, end):
+            reach = (
+                end - 1
+            )  # last row that may still take from the lot: what leaves until then bounds what is gone of it
+            for j in range(end - 1, lo_lots - 1, -1):
                 f = flags[j]
                 if not (f & LIVE) or not (f & CREDIT):
                     continue
@@ -503,6 +525,13 @@ def measure(
                 payer = from_person or (f & NEW_BUSINESS and f & FIRST)
                 episode = payer and amount[j] >= m.min_inflow
                 cashed = from_person and amount[j] >= m.cash_min_credit
+                if not (episode or cashed):
+                    continue
+                while time[reach] > time[j] + longest:
+                    reach -= 1
+                most = taken_sum[reach] - taken_sum[j]
+                episode = episode and most >= (amount[j] * m.share_out + PPM - 1) // PPM
+                cashed = cashed and most >= (amount[j] * m.cash_share + PPM - 1) // PPM
                 if not (episode or cashed):
                     continue
                 follow(
@@ -549,7 +578,7 @@ def measure(
                 if not (f & LIVE):
                     continue
                 x = amount[j]
-                q = prev[reading, j]
+                q = earlier(prev, flags, j, personal)
                 if j >= lo_wake:
                     first_live = j
                 if f & CREDIT:
@@ -626,8 +655,10 @@ def measure(
                     continue
                 stamp[group[j]] = base + 3
                 head = j  # this payer's first credit inside the window
-                while prev[reading, head] >= lo_collect:
-                    head = prev[reading, head]
+                q = earlier(prev, flags, head, personal)
+                while q >= lo_collect:
+                    head = q
+                    q = earlier(prev, flags, head, personal)
                 if not (flags[head] & FIRST):
                     continue
                 payers += 1
@@ -644,9 +675,10 @@ def measure(
                     forwarded += lot_gone[k]
                     if k == head:
                         break
-                    if amount[prev[reading, k]] >= amount[k]:
+                    q = earlier(prev, flags, k, personal)
+                    if amount[q] >= amount[k]:
                         rising = False
-                    k = prev[reading, k]
+                    k = q
                 if rising:
                     one_off += 1
             if known:
@@ -693,8 +725,9 @@ def measure(
                         else:
                             o[FLAGGED_OUT] += amount[j]
                             o[FLAGGED_OUT_N] += 1
-            o[OWN_LEGS] = left_out[i] - (left_out[lo_own - 1] if lo_own > 0 else 0)
-            o[UNKNOWN_LEGS] = unknown[i] - (unknown[lo_own - 1] if lo_own > 0 else 0)
+            seen = counts[i] - (counts[lo_own - 1] if lo_own > 0 else 0)
+            o[UNKNOWN_LEGS] = seen & COUNT_MASK
+            o[OWN_LEGS] = seen // COUNT_LEFT_OUT & COUNT_MASK
             o[HISTORY] = history
 
 
