@@ -79,19 +79,21 @@ class Installation:
     prefix: str
     options: dict[str, Any] = field(default_factory=dict)
     bootstrap: str = ""
+    bank: str = BANK
+    key: PseudonymKey = KEY
     programs: list[Program] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.names = topics.TopicNames(self.prefix)
         self.topic = f"{self.prefix}-payments"
         self.bootstrap = self.bootstrap or self.broker.bootstrap
-        (self.folder / "pseudonym.key").write_text(KEY.line())
+        (self.folder / "pseudonym.key").write_text(self.key.line())
         (self.folder / "detectors.yaml").write_text("version: demo\nmode: advise\nmax_action: freeze\n")
 
     def create(self) -> None:
         """Every topic."""
         specs = [
-            *topics.wanted(self.names, partitions=PARTITIONS, banks=[BANK]),
+            *topics.wanted(self.names, partitions=PARTITIONS, banks=[self.bank]),
             topics.TopicSpec(self.topic, SOURCES, "payments", fixed_partitions=False),
         ]
         with topics.admin_client(self.broker.bootstrap) as admin:
@@ -101,7 +103,7 @@ class Installation:
         """A settings file."""
         values = {
             "bootstrap_servers": [self.bootstrap],
-            "topics": [{"name": self.topic, "format": "canonical", "bank": BANK}],
+            "topics": [{"name": self.topic, "format": "canonical", "bank": self.bank}],
             "member_id": member,
             "topic_prefix": self.prefix,
             "ledger_partitions": PARTITIONS,
@@ -124,13 +126,21 @@ class Installation:
         return path
 
     def worker(
-        self, member: str = "w1", *, crash_at: str = "", name: str = "", session: int = 0, raise_at: int = 0
+        self,
+        member: str = "w1",
+        *,
+        crash_at: str = "",
+        name: str = "",
+        session: int = 0,
+        raise_at: int = 0,
+        stand_at: int = 0,
     ) -> Program:
         """Start a worker. Its log is named by the number of workers that were started."""
         name = name or f"{member}-{len(self.programs)}"
         program = Program(name, self.folder / f"{name}.log")
         command = [sys.executable, "-m", "tests.e2e.worker", str(self.settings(member))]
         command += ["--session", str(session), "--raise-at", str(raise_at)]
+        command += ["--stand-at", str(stand_at)]
         program.start(command, env={"SAFEHOLD_CRASH_AT": crash_at} if crash_at else {}, cwd=ROOT)
         self.programs.append(program)
         return program
@@ -246,7 +256,7 @@ class Installation:
     async def latest(self) -> Latest:
         """What stands in the review topic."""
         latest = Latest()
-        for record in await self.read(self.names.review(BANK)):
+        for record in await self.read(self.names.review(self.bank)):
             latest.add(record.value, list(record.headers))
         return latest
 
@@ -254,7 +264,7 @@ class Installation:
         """The heads that are in the store."""
         store = RedisStore(
             self.redis_url,
-            StoreMeta(partitions=PARTITIONS, key_id=KEY.id, generation="g1"),
+            StoreMeta(partitions=PARTITIONS, key_id=self.key.id, generation="g1"),
             persistence="none",
             namespace=self.prefix,
         )

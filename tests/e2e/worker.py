@@ -1,10 +1,12 @@
-"""A worker as a process: `python -m tests.e2e.worker SETTINGS [--session MS] [--raise-at N]`."""
+"""A worker as a process: `python -m tests.e2e.worker SETTINGS [--session MS] [--raise-at N] [--stand-at µs]`."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +44,65 @@ def raise_at(number: int) -> None:
     app.make_fold = fold
 
 
+STOOD = "the monitor stood still "
+QUIET_SECONDS = 2.0
+LONGEST_SECONDS = 300.0
+
+
+def stand_at(event_time: int) -> None:
+    """From this event time on nothing is judged and nothing flushed, until intake may run no further ahead; then go on."""
+    original, assemble = app.make_fold, app.assemble
+    intakes: list[Any] = []
+    stood = False
+
+    def assembled(*arguments: Any, **options: Any) -> Any:
+        parts = assemble(*arguments, **options)
+        intakes.append(parts.intake)
+        return parts
+
+    def stand(front: int) -> None:
+        """Blocks the one thread that steps and packs. Looks from outside at what intake does meanwhile."""
+        sources = intakes[0]._sources
+        before, seen, moved, started = sources.front, sources.front, time.monotonic(), time.monotonic()
+        while time.monotonic() - moved < QUIET_SECONDS and time.monotonic() - started < LONGEST_SECONDS:
+            time.sleep(0.05)
+            if sources.front != seen or sources.held_by != "short-ledger":
+                seen, moved = sources.front, time.monotonic()
+        said = {
+            "judged_to": front,
+            "intake_before": before,
+            "intake_after": sources.front,
+            "held_by": sources.held_by,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        print(STOOD + json.dumps(said), file=sys.stderr, flush=True)
+
+    def fold(*arguments: Any) -> Any:
+        made = original(*arguments)
+
+        def step(state: Any, frames: Any) -> Any:
+            nonlocal stood
+            if intakes and not stood and state.head.front >= event_time:
+                stood = True
+                stand(state.head.front)
+            return made.step(state, frames)
+
+        return dataclasses.replace(made, step=step)
+
+    app.make_fold, app.assemble = fold, assembled
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("settings", type=Path)
     parser.add_argument("--session", type=int, default=0)
     parser.add_argument("--raise-at", type=int, default=0)
+    parser.add_argument("--stand-at", type=int, default=0)
     chosen = parser.parse_args()
     if chosen.session:
         short_sessions(chosen.session)
     if chosen.raise_at:
         raise_at(chosen.raise_at)
+    if chosen.stand_at:
+        stand_at(chosen.stand_at)
     sys.exit(app.run(load(chosen.settings, {})))
