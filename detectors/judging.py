@@ -35,6 +35,8 @@ def judge(state: PartitionState, touched: np.ndarray) -> Judged:
     """Judge every touched account from its earliest insertion on. `touched` (n,) int32 slots, each once."""
     acc = state.acc
     starts = np.zeros(len(touched), np.int64)
+    window.dirty_positions(acc, state.rows, touched, starts)
+    window.cut_hubs(acc, state.rows, touched, starts, *state.hub_limits(), state.fold)
     total = int(window.dirty_positions(acc, state.rows, touched, starts))
     window.derive(acc, state.rows, state.parties, state.facts, state.household, touched, starts, state.fold)
     slots, positions, times = (np.zeros(total, np.int64) for _ in range(3))
@@ -53,31 +55,21 @@ def judge(state: PartitionState, touched: np.ndarray) -> Judged:
             hits.append(part.hits)
     if hits:
         result.hits = {name: np.concatenate([h[name] for h in hits]) for name in hits[0]}
-    # an account that became a hub while it was judged keeps no verdict from there on
-    result.verdicts = [(slot, v) for slot, v in result.verdicts if v.time < acc["hub"][slot]]
     return result
 
 
 def _by_configuration(
     state: PartitionState, times: np.ndarray
-) -> Iterator[tuple[tuple[ConfigInForce, int], np.ndarray | None]]:
-    """Items grouped by what is in force at them: (configuration, hub limit), and which items (None = all)."""
+) -> Iterator[tuple[ConfigInForce, np.ndarray | None]]:
+    """Items grouped by the configuration in force at them; None = all of them."""
     if not len(times):
         return
-    if len(state.configs) == 1 and len(state.baselines) == 1:
-        yield (state.configs[0], _hub_limit(state, 0)), None
+    if len(state.configs) == 1:
+        yield state.configs[0], None
         return
-    key = state.configs.indices(times) * len(state.baselines) + state.baselines.indices(times)
-    for k in np.unique(key).tolist():
-        config, baseline = divmod(k, len(state.baselines))
-        yield (state.configs[config], _hub_limit(state, baseline)), np.flatnonzero(key == k)
-
-
-def _hub_limit(state: PartitionState, index: int) -> int:
-    baselines = state.baselines[index]
-    if baselines is None or baselines.hub_counterparties is None:
-        return state.settings.hub_counterparties
-    return baselines.hub_counterparties
+    index = state.configs.indices(times)
+    for k in np.unique(index).tolist():
+        yield state.configs[k], np.flatnonzero(index == k)
 
 
 class _Batch:
@@ -86,14 +78,13 @@ class _Batch:
     def __init__(
         self,
         state: PartitionState,
-        force: tuple[ConfigInForce, int],
+        force: ConfigInForce,
         slots: np.ndarray,
         positions: np.ndarray,
         times: np.ndarray,
     ) -> None:
         self.state = state
-        self.force = force[0]
-        self.params = force[0].measures._replace(hub_counterparties=force[1])
+        self.force = force
         self.slots = np.ascontiguousarray(slots)
         self.positions = np.ascontiguousarray(positions)
         self.times = times
@@ -105,10 +96,7 @@ class _Batch:
         state = self.state
         acc, rows = state.acc, state.rows
         judged = rows[acc["off"][self.slots] + self.positions]
-        matrix, hubs = measure(state, self.params, self.slots, self.positions)
-        for i in np.flatnonzero(hubs).tolist():
-            bucket = self.times[i] // state.settings.lateness * state.settings.lateness
-            window.cut_hub(acc, rows, int(self.slots[i]), int(bucket))
+        matrix = measure(state, self.force.measures, self.slots, self.positions)
         high, low, sends, self.errors = self.strengths(matrix, judged)
         scores = score(
             high,
@@ -160,34 +148,21 @@ class _Batch:
         if not config.entities:
             return None
         greatest = [ACTION_NAMES.index(config.for_entity(bank).max_action) for bank in self.state.banks]
-        return np.array(greatest, np.int8)[self.state.acc["bank"][self.slots]]
+        banks = window.banks_of(self.state.acc, self.state.facts, self.slots, self.times)
+        return np.array(greatest, np.int8)[banks]
 
 
 def measure(
     state: PartitionState, params: measures.MeasureParams, slots: np.ndarray, positions: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Measures (n, READINGS, M) of items, and which of them have too many counterparties (n,)."""
-    n = len(slots)
-    out = np.empty((n, READINGS, len(MEASURES)), np.int64)
-    hubs = np.empty(n, np.uint8)
+) -> np.ndarray:
+    """Measures (n, READINGS, M) of items."""
+    out = np.empty((len(slots), READINGS, len(MEASURES)), np.int64)
     party, start, until = state.flags.arrays()
     measures.measure(
-        state.acc,
-        state.rows,
-        state.parties,
-        state.facts,
-        party,
-        start,
-        until,
-        slots,
-        positions,
-        out,
-        hubs,
-        state.fold,
-        params,
-    )
+        state.acc, state.rows, state.parties, state.facts, party, start, until, slots, positions, out, state.fold, params
+    )  # fmt: skip
     measures.tenure(state.acc, state.rows, state.parties, slots, positions, out, state.fold)
-    return out, hubs
+    return out
 
 
 def _measures(matrix: np.ndarray, judged: np.ndarray) -> Measures:
@@ -213,12 +188,9 @@ def explain(
     off, n = int(acc["off"]), int(acc["len"])
     position = int(window.position(state.rows, off, n, standing.time, np.uint64(standing.leg)))
     force = state.configs.at(standing.time)
-    limit = _hub_limit(state, state.baselines.index(standing.time))
-    batch = _Batch(
-        state, (force, limit), np.array([slot]), np.array([position]), np.array([standing.time], np.int64)
-    )
+    batch = _Batch(state, force, np.array([slot]), np.array([position]), np.array([standing.time], np.int64))
     judged = state.rows[off + position : off + position + 1]
-    matrix, _ = measure(state, batch.params, batch.slots, batch.positions)
+    matrix = measure(state, force.measures, batch.slots, batch.positions)
     high, low, _, _ = batch.strengths(matrix, judged)
     columns = window.unpack(_visible(state, off, position, standing.time))
     flags = state.flags.counting(standing.time)
@@ -271,13 +243,14 @@ def dense(state: PartitionState, slot: int, recommendation_id: str, continues: s
     acc = state.acc[slot]
     since = int(acc["hub"])
     force = state.configs.at(since)
+    legs, counterparties = state.hub_limits_at(since)
     return too_dense(
         subject=int(acc["subject"]),
         bank=bank,
         since=since,
         bucket_minutes=state.settings.lateness // MINUTE,
-        bucket_legs=state.settings.hub_bucket_legs,
-        counterparties=_hub_limit(state, state.baselines.index(since)),
+        bucket_legs=legs,
+        counterparties=counterparties,
         recommendation_id=recommendation_id,
         continues=continues,
         config=force.config,

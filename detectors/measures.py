@@ -56,11 +56,10 @@ class MeasureParams(NamedTuple):
     collect_window: int
     flag_window: int
     first_time_history: int
-    hub_counterparties: int
 
 
 def measure_params(config: Config) -> MeasureParams:
-    """What the kernel reads of a configuration. `hub_counterparties` is set by whoever knows the baselines in force."""
+    """What the kernel reads of a configuration."""
     passing = config.params("rapid-pass-through")
     fan_out = config.params("fan-out")
     band = config.params("structuring")
@@ -87,7 +86,6 @@ def measure_params(config: Config) -> MeasureParams:
         collect_window=config.params("victim-collection-account").window,
         flag_window=config.params("flagged-counterparty").window,
         first_time_history=config.measures["first_time_history"],
-        hub_counterparties=0,
     )
 
 
@@ -306,10 +304,8 @@ def flag_counts(flag_from, flag_until, flag_party, first, party, time):
 
 
 @njit(cache=True)
-def measure(
-    acc, rows, parties, facts, flag_party, flag_from, flag_until, slots, positions, out, hubs, fold, m
-):
-    """Measures of each item. out: (n, READINGS, M) int64, filled. hubs: (n,) uint8, 1 = too many counterparties at this leg.
+def measure(acc, rows, parties, facts, flag_party, flag_from, flag_until, slots, positions, out, fold, m):
+    """Measures of each item. out: (n, READINGS, M) int64, filled.
 
     Items of one account must be adjacent and in canonical order. `fold` is a FoldParams, `m` a MeasureParams.
     """
@@ -466,15 +462,6 @@ def measure(
         unknown_rows = seen & COUNT_MASK
         day_rows = (seen // COUNT_DAY & COUNT_MASK) > 0
         cash_rows = seen // COUNT_COARSE > 0
-        hubs[it] = 0
-        if end - vis >= m.hub_counterparties:
-            distinct = 0
-            for j in range(vis, end):
-                if group[j] >= 0 and stamp[group[j]] != -1 - it and rows[off + j].party != 0:
-                    stamp[group[j]] = -1 - it
-                    distinct += 1
-            if distinct >= m.hub_counterparties:
-                hubs[it] = 1
         for k in range(windows.shape[0]):  # equal windows start at the same row
             starts[k] = starts[same[k]] if same[k] < k else first_after(time, vis, end, t - windows[k])
         lo_fan_in, lo_fan_out, lo_day, lo_gather, lo_life = (

@@ -56,6 +56,5 @@ class FoldSettings(msgspec.Struct, frozen=True, kw_only=True):
             first_gap_days=first_time_gap,
             regular_payments=regular_payments,
             regular_spread_days=regular_spread,
-            hub_bucket_legs=self.hub_bucket_legs,
             since=NEVER if self.observed_since is None else self.observed_since,
         )

@@ -79,6 +79,7 @@ class Said(msgspec.Struct, frozen=True, array_like=True):
     action: int
     digest: str
     mode: str
+    bank: str
 
 
 class Case(msgspec.Struct, array_like=True):
@@ -105,7 +106,7 @@ class AccountImage(msgspec.Struct, array_like=True):
     parties: bytes
     facts: bytes
     household: bytes
-    bank: str
+    banks: list[str]  # of the account, then of each fact
     case: Case | None
     counts: list[tuple[str, int, int, int]]
 
@@ -179,6 +180,7 @@ class PartitionState:
         self.sources: list[str] = []
         self._source_index: dict[str, int] = {}
         self.since_head: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        self._counted: tuple[int, dict[int, list[tuple[str, int, int, int]]]] = (0, {})
         self.ahead: list[tuple[int, int, list[tuple[str, int, int, int]]]] = []
         self.control_changed = False
         self.steps = 0
@@ -198,6 +200,31 @@ class PartitionState:
             self._source_index[name] = len(self.sources)
             self.sources.append(name)
         return self._source_index[name]
+
+    def bank_at(self, slot: int, time: int) -> str:
+        """Name of the bank that holds an account at a time."""
+        number = window.banks_of(self.acc, self.facts, np.array([slot]), np.array([time], np.int64))
+        return self.banks[int(number[0])]
+
+    # -- hub limits ----------------------------------------------------------------------------------------------------
+
+    def hub_limits(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(from, legs in a bucket, counterparties) of every limit that was ever in force, in order of effect."""
+        limits = [self._limits(self.baselines[i]) for i in range(len(self.baselines))]
+        legs, counterparties = (np.array(column, np.int64) for column in zip(*limits, strict=True))
+        return self.baselines.starts(), legs, counterparties
+
+    def hub_limits_at(self, time: int) -> tuple[int, int]:
+        """(legs in a bucket, counterparties) that make a hub at a time."""
+        return self._limits(self.baselines.at(time))
+
+    def _limits(self, baselines: Baselines | None) -> tuple[int, int]:
+        legs, counterparties = self.settings.hub_bucket_legs, self.settings.hub_counterparties
+        if baselines is not None and baselines.hub_bucket_legs is not None:
+            legs = baselines.hub_bucket_legs
+        if baselines is not None and baselines.hub_counterparties is not None:
+            counterparties = baselines.hub_counterparties
+        return legs, counterparties
 
     # -- room ----------------------------------------------------------------------------------------------------------
 
@@ -265,6 +292,7 @@ class PartitionState:
         row["income"] = -1 if fact.income_band is None else fact.income_band
         row["kind"] = KINDS.index(fact.kind)
         row["status"] = STATUSES.index(fact.status) if fact.status in STATUSES else 0
+        row["bank"] = self.bank(fact.entity)
         row["minor"] = any(c.role == "minor" for c in fact.customers)
         row["hoff"], row["hlen"] = self._household(np.array(sorted(set(fact.household)), np.uint64))
         row["prev"] = at
@@ -272,8 +300,6 @@ class PartitionState:
             self.acc["fact"][slot] = i
         else:
             self.facts["prev"][after] = i
-        if fact.entity:
-            self.acc["bank"][slot] = self.bank(fact.entity)
         self.acc["changed"][slot] = 1
         return True
 
@@ -389,7 +415,7 @@ class PartitionState:
                         self.parties[poff : poff + pn].tobytes(),
                         facts.tobytes(),
                         np.concatenate(homes).tobytes() if homes else b"",
-                        self.banks[int(acc["bank"][0])],
+                        [self.banks[int(acc["bank"][0])], *(self.banks[int(f["bank"])] for f in facts)],
                         self.cases.get(slot),
                         counts.get(slot, []),
                     )
@@ -398,8 +424,9 @@ class PartitionState:
         return blobs
 
     def _counts_by_slot(self) -> dict[int, list[tuple[str, int, int, int]]]:
-        if not self.since_head:
-            return {}
+        """Counts since the head. A flush packs many chunks of the same state, so they are kept until it changes."""
+        if self._counted[0] == len(self.since_head):
+            return self._counted[1]
         columns = [np.concatenate(c) for c in zip(*self.since_head, strict=True)]
         order = np.lexsort(columns[::-1])
         ordered = np.stack([c[order].astype(np.int64) for c in columns])
@@ -412,6 +439,7 @@ class PartitionState:
             ordered[:, starts].T.tolist(), counts.tolist(), strict=True
         ):
             found.setdefault(slot, []).append((self.sources[source], day, outcome, n))
+        self._counted = (len(self.since_head), found)
         return found
 
     def load(self, subject: int, blob: bytes) -> None:
@@ -437,8 +465,10 @@ class PartitionState:
         self.parties[poff : poff + len(parties)] = parties
         acc["mark"] = acc["seen"] = -1
         acc["changed"] = 0
-        acc["bank"] = self.bank(image.bank)
-        self._load_facts(slot, np.frombuffer(image.facts, FACT), np.frombuffer(image.household, np.uint64))
+        acc["bank"] = self.bank(image.banks[0])
+        self._load_facts(
+            slot, np.frombuffer(image.facts, FACT), np.frombuffer(image.household, np.uint64), image.banks[1:]
+        )
         if image.case is not None:
             self.cases[slot] = image.case
         if image.counts and int(acc["applied"][0]) > self.head.applied:
@@ -466,9 +496,9 @@ class PartitionState:
                 )
         self.ahead = waiting
 
-    def _load_facts(self, slot: int, facts: np.ndarray, household: np.ndarray) -> None:
+    def _load_facts(self, slot: int, facts: np.ndarray, household: np.ndarray, banks: list[str]) -> None:
         before, used = -1, 0
-        for fact in facts:
+        for fact, bank in zip(facts, banks, strict=True):
             if self.n_facts == len(self.facts):
                 self.facts = np.concatenate([self.facts, np.zeros(max(len(self.facts) // 2, 1024), FACT)])
             i = self.n_facts
@@ -478,6 +508,7 @@ class PartitionState:
             used += len(members)
             hoff, _ = self._household(members)
             self.facts["hoff"][i] = hoff
+            self.facts["bank"][i] = self.bank(bank)
             self.facts["prev"][i] = -1
             if before < 0:
                 self.acc["fact"][slot] = i
@@ -522,6 +553,7 @@ class PartitionState:
         """Everything packed so far is durable, and so is the head."""
         self.acc["changed"][: self.n_acc] = 0
         self.since_head = []
+        self._counted = (0, {})
         self.control_changed = False
 
     # -- looking -------------------------------------------------------------------------------------------------------

@@ -246,6 +246,7 @@ class _Step:
         while True:
             why, start, state.n_acc, self.n_touched = window.insert(
                 state.acc, state.n_acc, state.table, state.rows, state.pool, state.parties, state.ppool,
+                state.facts, state.household,
                 columns["subject"], columns["leg"], columns["party"], columns["time"], wa, wb, bank, columns["status"],
                 offset, skip, start, self.number, self.touched, self.n_touched, outcome, loser, state.fold,
             )  # fmt: skip
@@ -443,22 +444,23 @@ class _Step:
         state = self.state
         typology, bucket = key
         subject = int(state.acc["subject"][slot])
-        bank = state.banks[int(state.acc["bank"][slot])]
         standing = best.get(key)
         before = said.get(key)
-        if standing is None:
-            if before is not None:
-                del said[key]
-                self._say(
-                    Withdrawal(
-                        cause=self._cause(),
-                        subject=subject,
-                        bank=bank,
-                        mode=Mode(before.mode),
-                        recommendation_id=before.recommendation_id,
-                        action=ACTION_NAMES[before.action],
-                    )
+        bank = "" if standing is None else state.bank_at(slot, standing.time)
+        if before is not None and (standing is None or before.bank != bank):
+            del said[key]
+            self._say(
+                Withdrawal(
+                    cause=self._cause(),
+                    subject=subject,
+                    bank=before.bank,
+                    mode=Mode(before.mode),
+                    recommendation_id=before.recommendation_id,
+                    action=ACTION_NAMES[before.action],
                 )
+            )
+            before = None
+        if standing is None:
             return
         recommendation_id = bodies.recommendation_id(subject, typology, bucket)
         continues = (
@@ -472,7 +474,7 @@ class _Step:
         mode = state.configs.at(standing.time).config.for_entity(bank).mode
         if before is not None and before.digest == digest and before.mode == mode:
             return
-        said[key] = Said(body.recommendation_id, typology, bucket, standing.action, digest, mode)
+        said[key] = Said(body.recommendation_id, typology, bucket, standing.action, digest, mode, bank)
         self._say(Recommendation(cause=self._cause(), subject=subject, bank=bank, mode=mode, body=body))
 
     def _forget_lapsed(self, touched: np.ndarray) -> None:

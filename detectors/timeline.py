@@ -45,8 +45,11 @@ class Dated(Generic[T]):
 
     def indices(self, times: np.ndarray) -> np.ndarray:
         """`index` of each time."""
-        starts = np.array([k[0] for k in self._keys], np.int64)
-        return np.searchsorted(starts, times, side="right") - 1
+        return np.searchsorted(self.starts(), times, side="right") - 1
+
+    def starts(self) -> np.ndarray:
+        """Times from which the values are in force, in order; the first before all times."""
+        return np.array([k[0] for k in self._keys], np.int64)
 
     def __len__(self) -> int:
         return len(self._values)
@@ -91,20 +94,24 @@ class FlagRegistry:
         return min(edges)
 
     def _of(self, states: list[Flag]) -> list[FlagInterval]:
+        """Intervals of one flag from its states in order: each confirmation replaces the one before it."""
         intervals: list[FlagInterval] = []
         confirmed: Flag | None = None
         for s in states:
-            if s.state is FlagState.CONFIRMED:
-                if confirmed is None:
-                    confirmed = s
-            elif s.state is not FlagState.PROPOSED and confirmed is not None:
-                until = min(_expiry(confirmed), s.effective_at - self._open_for)
-                if until > confirmed.effective_at:
-                    intervals.append(FlagInterval(confirmed.effective_at, until, s.flag_id))
+            if s.state is FlagState.PROPOSED:
+                continue
+            if confirmed is not None:
+                until = min(_expiry(confirmed), s.effective_at)
+                intervals.append(FlagInterval(confirmed.effective_at, until, s.flag_id))
                 confirmed = None
-        if confirmed is not None and _expiry(confirmed) > confirmed.effective_at:
+            if s.state is FlagState.CONFIRMED:
+                confirmed = s
+            else:  # taken back also for what was still open at its date
+                last = s.effective_at - self._open_for + 1
+                intervals = [FlagInterval(i.start, min(i.until, last), i.flag_id) for i in intervals]
+        if confirmed is not None:
             intervals.append(FlagInterval(confirmed.effective_at, _expiry(confirmed), confirmed.flag_id))
-        return intervals
+        return [i for i in intervals if i.start < i.until]
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(party u8, start i8, until i8) of every interval, sorted by party: what the kernel looks counterparties up in."""

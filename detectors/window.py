@@ -94,7 +94,8 @@ FACT = np.dtype(
         ("status", "u1"),
         ("minor", "u1"),
         ("spare", "u1"),
-        ("spare2", "<u4"),
+        ("bank", "<u2"),  # number of the entity's name, 0 = not said
+        ("spare2", "<u2"),
     ]
 )
 """One dated fact of an account; an account's facts are a chain, newest first."""
@@ -163,7 +164,6 @@ class FoldParams(NamedTuple):
     first_gap_days: int
     regular_payments: int
     regular_spread_days: int
-    hub_bucket_legs: int
     since: int  # default of observed_since, NEVER = unknown
 
 
@@ -573,8 +573,48 @@ def cut_hub(acc, rows, a, since):
 
 
 @njit(cache=True)
+def fact_at(acc, facts, a, time):
+    """Row of the fact table in force at `time`, or -1."""
+    f = acc[a].fact
+    while f >= 0 and facts[f].effective > time:
+        f = facts[f].prev
+    return f
+
+
+@njit(cache=True)
+def is_ignored(acc, facts, household, a, word, party, time):
+    """Whether a leg is left out of every measure: own or sensitive, or with the household declared as of the leg."""
+    cls = np.int64(word & CLASS_MASK)
+    if cls == CLASS_OWN or cls == CLASS_SENSITIVE:
+        return True
+    f = fact_at(acc, facts, a, time)
+    if f >= 0:
+        for k in range(facts[f].hoff, facts[f].hoff + facts[f].hlen):
+            if household[k] == party:
+                return True
+    return False
+
+
+@njit(cache=True)
+def keep_loser(acc, rows, pool, a, time, leg, party, wa, wb, step, touched, n_touched):
+    """Keep the content that lost a conflict as a void row, under an id of its own: it enters no measure, but counts where void
+    rows count, so that the winner's coming first or last makes no difference. Returns n_touched, or -1 when the arena is full."""
+    shadow = leg ^ (np.uint64(time) << ONE)
+    if time <= acc[a].boundary:
+        return n_touched
+    off = acc[a].off
+    for i in range(acc[a].len):
+        if rows[off + i].leg == shadow:
+            return n_touched
+    if acc[a].len == acc[a].cap and not move_row(acc, rows, pool, a, acc[a].len + acc[a].len // 8 + 1):
+        return -1
+    put_row(acc, rows, a, time, shadow, party, wa | VOID_BIT, wb)
+    return touch(acc, a, step, touched, n_touched, time, shadow)
+
+
+@njit(cache=True)
 def insert(
-    acc, n_acc, table, rows, pool, parties, ppool, subject, leg, party, time, wa, wb, bank, status, offset, skip,
+    acc, n_acc, table, rows, pool, parties, ppool, facts, household, subject, leg, party, time, wa, wb, bank, status, offset, skip,
     start, step, touched, n_touched, outcome, loser, p,
 ):  # fmt: skip
     """Insert the legs [start, n) of a batch. Returns (why, next leg, n_acc, n_touched).
@@ -646,7 +686,18 @@ def insert(
                     loser[r].party = party[r]
                     loser[r].a = word
                     loser[r].b = wb[r]
+                    kept = keep_loser(
+                        acc, rows, pool, a, t, leg[r], party[r], word, wb[r], step, touched, n_touched
+                    )
+                    if kept < 0:
+                        return NEED_ROWS, r, n_acc, n_touched
+                    n_touched = kept
                     continue
+                if acc[a].len + 1 >= acc[a].cap and not move_row(
+                    acc, rows, pool, a, acc[a].len + acc[a].len // 8 + 2
+                ):
+                    return NEED_ROWS, r, n_acc, n_touched
+                row = rows[acc[a].off + held]
                 loser[r] = row
                 n_touched = touch(acc, a, step, touched, n_touched, row.time, row.leg)
                 if was_void:
@@ -656,11 +707,15 @@ def insert(
                 if t > acc[a].boundary:
                     put_row(acc, rows, a, t, leg[r], party[r], word, wb[r])
                     n_touched = touch(acc, a, step, touched, n_touched, t, leg[r])
+                n_touched = keep_loser(
+                    acc, rows, pool, a, loser[r].time, leg[r], loser[r].party, loser[r].a, loser[r].b, step, touched, n_touched
+                )  # fmt: skip
                 continue
         acc[a].first = min(acc[a].first, t)
         if t <= acc[a].boundary:
             outcome[r] = LATE
-            if not (word & VOID_BIT):
+            booked = status[r] < NOT_BOOKED and not (word & VOID_BIT)
+            if booked and not is_ignored(acc, facts, household, a, word, party[r], t):
                 if not reserve_parties(acc, parties, ppool, a, 1, acc[a].boundary // DAY):
                     return NEED_PARTIES, r, n_acc, n_touched
                 credit = (leg[r] & ONE) == ONE
@@ -676,26 +731,7 @@ def insert(
         acc[a].clock = max(acc[a].clock, t)
         n_touched = touch(acc, a, step, touched, n_touched, t, leg[r])
         outcome[r] = JUDGED
-        bucket = t // p.lateness
-        if acc[a].len >= p.hub_bucket_legs:
-            i = position(rows, off, acc[a].len, bucket * p.lateness, np.uint64(0))
-            dense = 0
-            while i < acc[a].len and rows[off + i].time < (bucket + 1) * p.lateness:
-                if rows[off + i].b >> AMOUNT_SHIFT:  # not the mark of a return without its leg
-                    dense += 1
-                i += 1
-            if dense >= p.hub_bucket_legs:
-                cut_hub(acc, rows, a, bucket * p.lateness)
     return DONE, n, n_acc, n_touched
-
-
-@njit(cache=True)
-def fact_at(acc, facts, a, time):
-    """Row of the fact table in force at `time`, or -1."""
-    f = acc[a].fact
-    while f >= 0 and facts[f].effective > time:
-        f = facts[f].prev
-    return f
 
 
 @njit(cache=True)
@@ -712,17 +748,9 @@ def derive(acc, rows, parties, facts, household, slots, starts, p):
         lo = acc[a].closed
         for j in range(max(starts[s], lo), n):
             word = rows[off + j].a & ~DERIVED_MASK
-            cls = np.int64(word & CLASS_MASK)
             party = rows[off + j].party
             t = rows[off + j].time
-            ignored = cls == CLASS_OWN or cls == CLASS_SENSITIVE
-            f = fact_at(acc, facts, a, t)
-            if f >= 0 and not ignored:
-                for k in range(facts[f].hoff, facts[f].hoff + facts[f].hlen):
-                    if household[k] == party:
-                        ignored = True
-                        break
-            if ignored:
+            if is_ignored(acc, facts, household, a, word, party, t):
                 rows[off + j].a = word | IGNORED_BIT
                 continue
             if party == 0:
@@ -779,6 +807,68 @@ def dirty_positions(acc, rows, touched, starts):
 
 
 @njit(cache=True)
+def limit_at(starts, limits, time):
+    """Limit in force at a time: the last one that starts at or before it (`starts` ascending, the first before all times)."""
+    i = 0
+    while i + 1 < starts.shape[0] and starts[i + 1] <= time:
+        i += 1
+    return limits[i]
+
+
+@njit(cache=True)
+def cut_hubs(acc, rows, touched, starts, limit_starts, bucket_legs, counterparties, p):
+    """Make hubs of the touched accounts that have become too dense (docs/state.md, "Hubs").
+
+    Void rows count as well: what a hub no longer holds cannot be counted again when a leg comes back. Only the mark of a return
+    without its leg (amount 0) does not.
+    """
+    least = min(bucket_legs.min(), counterparties.min())
+    for s in range(touched.shape[0]):
+        a = touched[s]
+        n = acc[a].len
+        if n < least or starts[s] >= n:
+            continue
+        off = acc[a].off
+        hub = ALWAYS
+        length = p.lateness
+        i = position(rows, off, n, rows[off + starts[s]].time // length * length, np.uint64(0))
+        while i < n:
+            bucket = rows[off + i].time // length
+            dense = 0
+            while i < n and rows[off + i].time // length == bucket:
+                if rows[off + i].b >> AMOUNT_SHIFT:
+                    dense += 1
+                i += 1
+            if dense >= limit_at(limit_starts, bucket_legs, bucket * length):
+                hub = bucket * length
+                break
+        if n >= counterparties.min():
+            for j in range(starts[s], n):
+                t = rows[off + j].time
+                if t >= hub:
+                    break
+                if not rows[off + j].b >> AMOUNT_SHIFT:
+                    continue
+                limit = limit_at(limit_starts, counterparties, t)
+                lo = position(rows, off, n, t - p.hold + 1, np.uint64(0))
+                aged = position(rows, off, n, t - p.closing + 1, np.uint64(0))
+                lo = max(lo, aged - p.keep)
+                if j + 1 - lo < limit:
+                    continue
+                seen = np.empty(j + 1 - lo, np.uint64)
+                m = 0
+                for k in range(lo, j + 1):
+                    if rows[off + k].party != 0 and rows[off + k].b >> AMOUNT_SHIFT:
+                        seen[m] = rows[off + k].party
+                        m += 1
+                if np.unique(seen[:m]).shape[0] >= limit:
+                    hub = t // length * length
+                    break
+        if hub < acc[a].hub:
+            cut_hub(acc, rows, a, hub)
+
+
+@njit(cache=True)
 def items_of(acc, rows, touched, starts, slot, pos, time):
     """The rows to judge, account by account in canonical order. Void rows are left out. Returns how many."""
     n = 0
@@ -829,6 +919,16 @@ def touch_since(acc, n_acc, rows, since, offset, touched, step, n_touched):
             row = rows[acc[a].off + j]
             n_touched = touch(acc, a, step, touched, n_touched, row.time, row.leg)
     return n_touched
+
+
+@njit(cache=True)
+def banks_of(acc, facts, slots, times):
+    """Number of the bank of each item: that of the fact in force, else the one that reported."""
+    out = np.zeros(slots.shape[0], np.int64)
+    for i in range(slots.shape[0]):
+        f = fact_at(acc, facts, slots[i], times[i])
+        out[i] = facts[f].bank if f >= 0 and facts[f].bank != 0 else acc[slots[i]].bank
+    return out
 
 
 @njit(cache=True)

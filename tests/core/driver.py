@@ -91,13 +91,13 @@ def measured() -> Iterator[dict[tuple[int, int], np.ndarray]]:
     real = judging.measure
 
     def noting(state: PartitionState, params, slots: np.ndarray, positions: np.ndarray):
-        out, hubs = real(state, params, slots, positions)
+        out = real(state, params, slots, positions)
         rows = state.rows[state.acc["off"][slots] + positions]
         for subject, leg, values in zip(
             state.acc["subject"][slots].tolist(), rows["leg"].tolist(), out, strict=True
         ):
             seen[subject, leg] = values.copy()
-        return out, hubs
+        return out
 
     judging.measure = noting
     try:

@@ -11,17 +11,22 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+import msgspec
 import numpy as np
 from hypothesis import Phase
 from hypothesis import strategies as st
 
+from detectors.config import demo_config
 from detectors.model import (
     COUNT,
     DAY,
     HOUR,
     LEG,
+    MAX_AMOUNT,
     MINUTE,
+    Baselines,
     Channel,
+    ConfigRecord,
     Control,
     Customer,
     Decision,
@@ -92,6 +97,8 @@ class Mix:
     burst: int = 0  # legs of one dense bucket
     facts: bool = True
     flags: bool = True
+    configs: bool = False  # a configuration and baselines that come into force on the way
+    scale: int = 1  # of amounts, up to the greatest one
 
 
 @dataclass
@@ -161,13 +168,13 @@ class Life:
         time = self.now
         if precision == TimePrecision.DAY and rng.random() < 0.8:
             time = time // DAY * DAY
-        amount = max(int(u * U), 1)
+        amount = min(max(int(u * U), 1) * self.mix.scale, MAX_AMOUNT)
         self.legs.append(
             Leg(
                 leg=self.identity(side),
                 time=time,
                 amount=amount,
-                amount_u=amount if rng.random() < 0.9 else amount * 11 // 10,
+                amount_u=amount if rng.random() < 0.9 else min(amount * 11 // 10, MAX_AMOUNT),
                 party=party,
                 party_class=more.pop("cls", cls),
                 precision=precision,
@@ -302,8 +309,10 @@ def world(seed: int, mix: Mix | None = None) -> World:
             out.entries += [Entry(copy.time, subject, leg=copy) for copy in copies]
         if mix.facts:
             out.entries += [Entry(f.effective_at, subject, control=f) for f in facts_of(rng, subject, pool)]
+    ends = max((entry.time for entry in out.entries), default=START)
+    if mix.configs:
+        out.entries += [Entry(c.effective_at, control=c) for c in configs_of(rng, ends)]
     if mix.flags:
-        ends = max((entry.time for entry in out.entries), default=START)
         out.entries += [Entry(f.effective_at, control=f) for f in flags_of(rng, pool, ends)]
     return out
 
@@ -336,6 +345,34 @@ def facts_of(rng: random.Random, subject: int, pool: Sequence[tuple[int, int]]) 
                 customers=(Customer(customer=rng.randrange(1, 2**64)),),
             )
         )
+    return out
+
+
+def configs_of(rng: random.Random, ends: int) -> list[Control]:
+    """A configuration or two and a limit for hubs, each from some time in the middle of the stream."""
+
+    def middle() -> int:
+        return START + rng.randrange(max(ends - START, 1))
+
+    out: list[Control] = []
+    for i in range(rng.choice([1, 2])):
+        config = demo_config()
+        scoring = config.scoring | {"monitor": rng.choice([1, 2, 3]) * 1_000_000}
+        changed = msgspec.structs.replace(config, version=f"config-{i}", scoring=scoring)
+        out.append(
+            ConfigRecord(
+                record_id=f"config-{i}",
+                effective_at=middle(),
+                version=changed.version,
+                digest=f"digest {i}",
+                document=changed.canonical(),
+            )
+        )
+    out.append(
+        Baselines(
+            record_id="b", effective_at=middle(), version="b", hub_counterparties=rng.choice([100, 200])
+        )
+    )
     return out
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from hypothesis import given, settings
 
-from tests.core.driver import Run, chances, difference, run
+from tests.core.driver import Died, Run, chances, difference, run
 from tests.core.strategies import (
     WITHOUT_SHRINKING,
     Entry,
@@ -29,28 +29,39 @@ SIZES = (1, 2, 7, 10**9)
 Way = Callable[[Sequence[Entry]], Run]
 
 
-def counted(run_: Run) -> dict[str, int]:
-    """The counters that no order may change: which of two copies is a repeat depends on what came first."""
-    totals = run_.totals()
-    again = totals.pop("duplicate") + totals.pop("conflict")
-    return totals | {"again": again}
+def counted(one: Run, other: Run) -> list[dict[str, int]]:
+    """The counters of two runs that no order may change.
+
+    Which of two copies is the repeat depends on what came first; and what came before an account was found to be a hub
+    was judged, what came after is counted there.
+    """
+    both = [one.totals(), other.totals()]
+    unsure = ["duplicate", "conflict"]
+    if any(totals["hub"] for totals in both):
+        unsure += ["judged", "hub"]
+    return [
+        {name: n for name, n in totals.items() if name not in unsure}
+        | {"sum": sum(totals[n] for n in unsure)}
+        for totals in both
+    ]
 
 
-def problem(entries: Sequence[Entry], way: Way) -> str:
+def problem(entries: Sequence[Entry], way: Way, reference: Run | None = None) -> str:
     """How a run differs from the reference; empty = it does not."""
-    expected, got = run(in_order(entries)), way(entries)
+    expected, got = reference or run(in_order(entries)), way(entries)
     if expected.published.bodies() != got.published.bodies():
         return difference(expected.published.bodies(), got.published.bodies())
     if expected.published.listed != got.published.listed:
         return f"listed {expected.published.listed} and {got.published.listed}"
-    if counted(expected) != counted(got):
-        return f"counters {counted(expected)} and {counted(got)}"
+    one, other = counted(expected, got)
+    if one != other:
+        return f"counters {one} and {other}"
     return ""
 
 
-def hold(seed: int, entries: Sequence[Entry], way: Way, about: str) -> None:
+def hold(seed: int, entries: Sequence[Entry], way: Way, about: str, reference: Run | None = None) -> None:
     """Compare a run with the reference; shrink and draw what differs."""
-    if not problem(entries, way):
+    if not problem(entries, way, reference):
         return
     few = smallest(entries, lambda some: bool(problem(some, way)), tries=250)
     pytest.fail(f"seed {seed}, {about}\n{picture(few)}\n{problem(few, way)}", pytrace=False)
@@ -61,7 +72,7 @@ def hold(seed: int, entries: Sequence[Entry], way: Way, about: str) -> None:
 def test_any_order_of_arrival_and_any_batches(seed: int) -> None:
     """Within the lateness; frames of 1, 2, 7 and all rows; steps of 1, 2, 7 and all frames."""
     rng = random.Random(seed)
-    entries = arrival(world(seed, Mix(accounts=2)).entries, rng)
+    entries = arrival(world(seed, Mix(accounts=2, configs=rng.random() < 0.3)).entries, rng)
     rows, frames = rng.choice(SIZES), rng.choice(SIZES)
     hold(
         seed,
@@ -91,7 +102,7 @@ def test_long_streams(seed: int) -> None:
 def test_partition_counts(seed: int) -> None:
     """1, 4 and 12 partitions."""
     rng = random.Random(seed)
-    entries = arrival(world(seed, Mix(accounts=5, scenes=6)).entries, rng)
+    entries = arrival(world(seed, Mix(accounts=5, scenes=6, configs=True)).entries, rng)
     for partitions in (1, 4, 12):
         hold(
             seed,
@@ -125,7 +136,9 @@ def test_redelivery_changes_nothing(seed: int) -> None:
 def test_crash_and_restart_anywhere(seed: int) -> None:
     """Killed before publishing and its acks, between two chunks of blobs, before control, around the head."""
     rng = random.Random(seed)
-    entries = arrival(world(seed, Mix(accounts=3, scenes=rng.choice((8, 8, 30)))).entries, rng)
+    entries = arrival(
+        world(seed, Mix(accounts=3, scenes=rng.choice((8, 8, 30)), configs=rng.random() < 0.3)).entries, rng
+    )
     partitions, rows, every = rng.choice((1, 4)), rng.choice((1, 2, 7)), rng.choice((1, 3, 10))
     control_first = rng.random() < 0.5
 
@@ -148,3 +161,45 @@ def test_crash_and_restart_anywhere(seed: int) -> None:
         way,
         f"{partitions} partitions, {rows} rows a frame, a flush every {every} steps, {control_first=}",
     )
+
+
+@settings(phases=WITHOUT_SHRINKING, max_examples=3)
+@given(seed=seeds)
+def test_a_crash_at_each_point(seed: int) -> None:
+    """One short stream, killed once before each durable write it makes, one after the other."""
+    rng = random.Random(seed)
+    entries = arrival(world(seed, Mix(accounts=2, scenes=3, months=False)).entries, rng)
+    control_first = rng.random() < 0.5
+
+    def killed_at(some: Sequence[Entry], point: int) -> tuple[Run, bool]:
+        passed = 0
+
+        def deadly(_: str) -> None:
+            nonlocal passed
+            passed += 1
+            if passed == point:
+                raise Died
+
+        out = run(
+            some,
+            rows_per_frame=3,
+            frames_per_step=2,
+            flush_every=2,
+            deadly=deadly,
+            control_first=control_first,
+        )
+        return out, passed >= point
+
+    reference = run(in_order(entries))
+    point, more = 0, True
+    while more:
+        point += 1
+        last, more = killed_at(entries, point)
+        hold(
+            seed,
+            entries,
+            lambda some, point=point, last=last: last if some is entries else killed_at(some, point)[0],
+            f"killed at write {point}, {control_first=}",
+            reference,
+        )
+    assert point > 10

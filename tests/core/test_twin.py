@@ -351,7 +351,7 @@ def test_the_smaller_of_two_contents_stays() -> None:
     other = Leg(leg=one.leg, time=one.time, amount=one.amount - 1, party=A)
     for records in ([one, other], [other, one], [one, other, one]):
         out = canonical(records)
-        assert [row.amount for row in out.rows] == [400 * U - 1]
+        assert [row.amount for row in out.rows if not row.void] == [400 * U - 1]
         assert out.conflicts == {one.leg}
 
 

@@ -136,3 +136,10 @@ def test_kernel_equals_twin_on_coarse_times(seed: int) -> None:
 def test_kernel_equals_twin_on_young_accounts(seed: int) -> None:
     """Nothing says since when the feeds are complete: history starts at the first leg."""
     check(Mix(accounts=1, scenes=15), seed, fold=FoldSettings(keep=16))
+
+
+@settings(phases=WITHOUT_SHRINKING, max_examples=8)
+@given(seed=seeds)
+def test_kernel_equals_twin_on_the_greatest_amounts(seed: int) -> None:
+    """Up to 10^12: no product of an amount and a share overflows."""
+    check(Mix(accounts=1, scenes=20, gaps=False, scale=10**6), seed)

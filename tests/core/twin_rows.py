@@ -123,6 +123,11 @@ def canonical(records: Iterable[Leg]) -> Canonical:
         contents = sorted({record.content for record in booked.get(leg, [])})
         if len(contents) > 1:
             out.conflicts.add(leg)
+            # What lost stays as a void row under an id of its own, one for each time.
+            lost = {record.time: record for record in reversed(booked[leg]) if record.content != contents[0]}
+            for time, record in lost.items():
+                shadow = leg ^ (time << 1 & (1 << 64) - 1)
+                out.rows.append(replace(record, leg=shadow, status=Status.BOOKED, void=True))
         if leg in returned:
             mark = replace(min(returned[leg], key=lambda record: record.content), amount=0, amount_u=0)
             place = min(booked.get(leg, [mark]), key=lambda record: record.content)
@@ -134,14 +139,19 @@ def canonical(records: Iterable[Leg]) -> Canonical:
     return out
 
 
-def visible(rows: Sequence[Leg], e: int, settings: Settings) -> list[Leg]:
-    """The rows that a measure of leg `e` may look at, in order. A void row is none, but counts for K."""
+def held(rows: Sequence[Leg], e: int, settings: Settings) -> list[Leg]:
+    """The rows that are still kept at leg `e`, void ones too, in order."""
     now = rows[e].time
     prefix = rows[: e + 1]
     old = [row for row in prefix if row.time <= now - settings.settled]
     young = [row for row in prefix if row.time > now - settings.settled]
     kept = old[-settings.keep :] if settings.keep > 0 else []
-    return [row for row in kept + young if row.time > now - settings.hold and not row.void]
+    return [row for row in kept + young if row.time > now - settings.hold]
+
+
+def visible(rows: Sequence[Leg], e: int, settings: Settings) -> list[Leg]:
+    """The rows that a measure of leg `e` may look at, in order. A void row is none, but counts for K."""
+    return [row for row in held(rows, e, settings) if not row.void]
 
 
 def as_of(records: Sequence, time: int):
@@ -249,9 +259,9 @@ def hub_start(rows: Sequence[Leg], settings: Settings) -> int | None:
             buckets[row.time // length] = buckets.get(row.time // length, 0) + 1
     starts = [bucket * length for bucket, n in buckets.items() if n >= settings.hub_bucket_legs]
     for e, row in enumerate(rows):
-        if row.void:
+        if not row.amount:
             continue
-        parties = {other.party for other in visible(rows, e, settings)} - {0}
+        parties = {other.party for other in held(rows, e, settings) if other.amount} - {0}
         if len(parties) >= settings.hub_counterparties:
             starts.append(row.time // length * length)
             break
