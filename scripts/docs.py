@@ -7,14 +7,25 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from scripts import grafana
-from streams import metrics, settings
+from streams import asyncapi, metrics, settings
+from streams import docs as detectors
+from streams.formats import schemas
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def _ready(text: str) -> Callable[[], str]:
+    return lambda: text
+
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "docs/metrics.md": metrics.markdown,
     "docs/settings.md": settings.markdown,
+    "docs/asyncapi.yaml": asyncapi.text,
     "deploy/grafana/safehold.json": grafana.text,
+    # Detector pages, shipped configurations and their schema; then the schemas of messages and mappings.
+    **{name: _ready(text) for name, text in detectors.generated().items()},
+    **{f"docs/schemas/{name}": _ready(text) for name, text in schemas.documents().items()},
 }
 
 
