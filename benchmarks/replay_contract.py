@@ -7,7 +7,7 @@ The file is sent at full speed, in an order in which no payment comes more than 
 time before it. Every second order is sent whole before the worker starts: all of it is backlog then. In the last run
 nothing is judged from the middle of the file on, until intake may run no further ahead (24 h of event time).
 
-Compared, byte for byte: the bodies that stand in the review topic, folded by greatest cause, with those that
+Compared, byte for byte: the bodies that stand in the review and observe topics, folded by greatest cause, with those that
 `safehold judge` writes for the file. Checked besides: nothing late, doubled or refused, and the balance of every source
 partition and day, against the offsets of the bank topic and the legs that the ledger holds. Exit code 1 if anything fails.
 """

@@ -18,6 +18,7 @@ from detectors.model import HOUR, Kind
 from detectors.state import COUNTERS, Head
 from streams import ledger
 from streams.formats import canonical
+from streams.latest import Latest
 from streams.opening import Opened
 from streams.payment import Payment
 from streams.replay import key_of
@@ -39,7 +40,13 @@ class Messages:
     @classmethod
     def of(cls, payments: Opened) -> Messages:
         """Of every row that is a payment."""
-        items = [item for batch in payments.payments() for item in batch if isinstance(item, Payment)]
+        return cls.of_payments(
+            [item for batch in payments.payments() for item in batch if isinstance(item, Payment)]
+        )
+
+    @classmethod
+    def of_payments(cls, items: Sequence[Payment]) -> Messages:
+        """Of these, in this order."""
         return cls(
             tuple(item.time for item in items),
             tuple(key_of(item) for item in items),
@@ -123,7 +130,7 @@ class Outcome:
     source_messages: dict[str, int]
     bodies: list[bytes]
     said: int
-    """Messages in the review topic, those taken back or said again included."""
+    """Messages in the review and observe topics, those taken back or said again included."""
     unbalanced: list[str]
     stood: dict[str, Any] = field(default_factory=dict)
 
@@ -161,14 +168,19 @@ async def outcome(installation: Installation) -> Outcome:
         if frame.kind is Kind.LEGS:
             for number, name in enumerate(frame.sources):
                 legs[name] = legs.get(name, 0) + int((frame.rows["source"] == number).sum())
-    records = await installation.read(installation.names.review(installation.bank))
-    latest = await installation.latest()
+    # A recommendation about an account of a bank without a review topic is in the observe topic, marked as unrouted.
+    topics = (installation.names.review(installation.bank), installation.names.observe)
+    latest, said = Latest(), 0
+    for topic in topics:
+        for record in await installation.read(topic):
+            latest.add(record.value, list(record.headers))
+            said += 1
     return Outcome(
         counters=counters,
         ledger_legs=sum(legs.values()),
         source_messages=ends,
         bodies=latest.bodies(),
-        said=len(records),
+        said=said,
         unbalanced=imbalance(heads, ends, legs),
     )
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from detectors.model import Kind
 from streams import app
 from streams.settings import Settings, load
 
@@ -53,6 +54,7 @@ def stand_at(event_time: int) -> None:
     """From this event time on nothing is judged and nothing flushed, until intake may run no further ahead; then go on."""
     original, assemble = app.make_fold, app.assemble
     intakes: list[Any] = []
+    fronts: dict[int, int] = {}
     stood = False
 
     def assembled(*arguments: Any, **options: Any) -> Any:
@@ -60,7 +62,7 @@ def stand_at(event_time: int) -> None:
         intakes.append(parts.intake)
         return parts
 
-    def stand(front: int) -> None:
+    def stand() -> None:
         """Blocks the one thread that steps and packs. Looks from outside at what intake does meanwhile."""
         sources = intakes[0]._sources
         before, seen, moved, started = sources.front, sources.front, time.monotonic(), time.monotonic()
@@ -69,7 +71,7 @@ def stand_at(event_time: int) -> None:
             if sources.front != seen or sources.held_by != "short-ledger":
                 seen, moved = sources.front, time.monotonic()
         said = {
-            "judged_to": front,
+            "judged_to": min(fronts.values()),  # of the partition that is furthest behind
             "intake_before": before,
             "intake_after": sources.front,
             "held_by": sources.held_by,
@@ -82,9 +84,12 @@ def stand_at(event_time: int) -> None:
 
         def step(state: Any, frames: Any) -> Any:
             nonlocal stood
-            if intakes and not stood and state.head.front >= event_time:
-                stood = True
-                stand(state.head.front)
+            if intakes:
+                fronts[state.head.partition] = state.head.front
+                legs = any(frame.kind is Kind.LEGS for frame in frames)
+                if legs and not stood and min(fronts.values()) >= event_time:
+                    stood = True
+                    stand()
             return made.step(state, frames)
 
         return dataclasses.replace(made, step=step)
