@@ -24,7 +24,8 @@ from detectors.spec import MEASURES
 from detectors.state import PartitionState
 from detectors.step import Listed, Output, Recommendation, Withdrawal, load_control, new_state, step
 from tests.core import twin_rows
-from tests.core.strategies import START, Entry, ledger
+from tests.core.frames import ledger
+from tests.core.strategies import START, Entry
 
 SETTINGS = FoldSettings(keep=16, observed_since=START - 400 * DAY)
 """Of the tests: K small enough to cut something."""
