@@ -11,15 +11,26 @@ WAIT_MS = 500
 """Longest wait for one fetch."""
 
 
-async def read_all(client: AIOKafkaConsumer, topics: Sequence[str]) -> AsyncIterator[Any]:
-    """Every record that these topics hold now, partition by partition in order. A topic that is not there holds none."""
+async def places_of(client: AIOKafkaConsumer, topics: Sequence[str]) -> list[TopicPartition]:
+    """Every partition of those of these topics that are there.
+
+    A client without a subscription knows the partitions of no topic, and `topics()` teaches it none: it has to be told which ones
+    it should follow. Only those that are there, or a broker might create the others.
+    """
     there = await client.topics()
-    places = [
+    known = [topic for topic in topics if topic in there]
+    if known:
+        await client._client.set_topics(known)
+    return [
         TopicPartition(topic, partition)
-        for topic in topics
-        if topic in there
+        for topic in known
         for partition in sorted(client.partitions_for_topic(topic) or ())
     ]
+
+
+async def read_all(client: AIOKafkaConsumer, topics: Sequence[str]) -> AsyncIterator[Any]:
+    """Every record that these topics hold now, partition by partition in order. A topic that is not there holds none."""
+    places = await places_of(client, topics)
     if not places:
         return
     client.assign(places)

@@ -154,21 +154,14 @@ def tail(
 async def _tail(
     settings: Settings, topics: list[str], bar: int, whole: bool, count: int, as_json: bool
 ) -> None:
-    from aiokafka import TopicPartition
-
     from streams.cli.connect import consumer
     from streams.latest import ForeignMessage, Latest
+    from streams.reading import places_of
 
     latest = Latest()
     told = 0
     async with consumer(settings) as client:
-        there = await client.topics()
-        places = [
-            TopicPartition(topic, number)
-            for topic in topics
-            if topic in there
-            for number in sorted(client.partitions_for_topic(topic) or ())
-        ]
+        places = await places_of(client, topics)
         if not places:
             raise CliError(f"none of these topics exists: {', '.join(topics)}", look="safehold topics create")
         client.assign(places)

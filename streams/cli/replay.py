@@ -114,18 +114,17 @@ class _Lag:
 
     async def watch(self) -> None:
         """Look at the topic's end and at what intake has committed, once a second."""
-        from aiokafka import TopicPartition
         from aiokafka.admin import AIOKafkaAdminClient
         from aiokafka.errors import KafkaError
 
         from streams.cli.connect import client_options
+        from streams.reading import places_of
 
         admin = AIOKafkaAdminClient(**client_options(self._settings))
         try:
             await admin.start()
             while True:
-                numbers = self._looker.partitions_for_topic(self._topic) or set()
-                places = [TopicPartition(self._topic, number) for number in numbers]
+                places = await places_of(self._looker, [self._topic])
                 ends = await self._looker.end_offsets(places)
                 committed = await admin.list_consumer_group_offsets(self._group, partitions=places)
                 done = sum(max(0, found.offset) for found in committed.values())
