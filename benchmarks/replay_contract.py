@@ -81,23 +81,20 @@ def judged(file: Path, mapping: str, folder: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-async def run(
-    plan: Plan,
+def installed(
     payments: Opened,
-    messages: contract.Messages,
-    wanted: Sequence[bytes],
+    prefix: str,
     parts: tuple[KafkaBroker, RedisServer],
     folder: Path,
-) -> Run:
-    """One installation from empty topics to the comparison."""
+    *,
+    bank: str = "",
+) -> Installation:
+    """An installation that reads the file's payments as its mapping says. `bank` has the review topic."""
     assert payments.mapping is not None
     broker, redis = parts
     lengths = fold_settings(payments)
-    order = contract.shuffled(messages.times, payments.mapping.lateness_us, plan.seed)
-    moved = contract.disorder(messages.times, order)
-    assert moved.behind <= payments.mapping.lateness_us
-    prefix = "replay-" + plan.name.replace(" ", "-")
-    topic = {"name": f"{prefix}-payments", "format": "canonical", "bank": payments.bank}
+    bank = bank or payments.bank
+    topic = {"name": f"{prefix}-payments", "format": "canonical", "bank": bank}
     options: dict[str, Any] = {
         "topics": [{**topic, "system_wide": payments.mapping.system_wide}],
         "lateness": f"{lengths.lateness // HOUR}h",
@@ -109,9 +106,25 @@ async def run(
         since = datetime.datetime.fromtimestamp(lengths.observed_since / 1e6, datetime.UTC)
         options["observed_since"] = since.date().isoformat()
     (folder / prefix).mkdir()
-    installation = Installation(
-        broker, redis.url(), folder / prefix, prefix, options, bank=payments.bank, key=PUBLIC_KEY
-    )
+    return Installation(broker, redis.url(), folder / prefix, prefix, options, bank=bank, key=PUBLIC_KEY)
+
+
+async def run(
+    plan: Plan,
+    payments: Opened,
+    messages: contract.Messages,
+    wanted: Sequence[bytes],
+    parts: tuple[KafkaBroker, RedisServer],
+    folder: Path,
+) -> Run:
+    """One installation from empty topics to the comparison."""
+    assert payments.mapping is not None
+    broker, redis = parts
+    order = contract.shuffled(messages.times, payments.mapping.lateness_us, plan.seed)
+    moved = contract.disorder(messages.times, order)
+    assert moved.behind <= payments.mapping.lateness_us
+    prefix = "replay-" + plan.name.replace(" ", "-")
+    installation = installed(payments, prefix, parts, folder)
     installation.create()
     try:
         if plan.backlog:

@@ -51,7 +51,7 @@ async def test_any_order_gives_the_answer_of_one_process(
     worker = installation.worker(stand_at=sorted(messages.times)[len(payments) // 2] if stand else 0)
     if not backlog:
         await contract.send(installation, messages, order)
-    await installation.settled(len(payments))
+    await installation.settled(len(payments), within=180)
     found = await contract.outcome(installation)
     assert found.problems(answer.bodies, len(payments)) == []
     assert found.ledger_legs == answer.counters["judged"] == found.counters["judged"]
