@@ -41,7 +41,9 @@ def judge(
     accounts: Path | None = typer.Option(
         None, "--accounts", help="What the bank knows of its accounts (Parquet, CSV, JSONL)."
     ),
-    out: Path = typer.Option(..., "--out", "-o", help="Folder for recommendations.jsonl and summary.json."),
+    out: Path = typer.Option(
+        ..., "--out", "-o", help="Folder for recommendations.jsonl, summary.json and rejects.jsonl."
+    ),
     reveal: bool = typer.Option(
         False, "--reveal", help="Write the file's own account and transaction ids, not their hashes."
     ),
@@ -70,7 +72,7 @@ def judge(
 
         emit(asdict(summary))
     else:
-        _tell(summary, out)
+        _tell(summary, out, payments.bank)
     if not summary.balanced:
         raise CliError(
             "the balance of the run does not come to zero: this is a defect", look=f"{out}/summary.json"
@@ -125,6 +127,7 @@ def _write(out: Path, payments: Opened, judge_: FileJudge, summary: Summary, rev
     with fresh.open("wb") as file:
         file.writelines(lines(judge_.standing.values(), names))
     fresh.replace(out / "recommendations.jsonl")
+    (out / "rejects.jsonl").unlink(missing_ok=True)  # of an earlier run
     if judge_.rejects:
         with (out / "rejects.jsonl").open("w", encoding="utf-8") as file:
             for reject in judge_.rejects:
@@ -133,7 +136,7 @@ def _write(out: Path, payments: Opened, judge_: FileJudge, summary: Summary, rev
     (out / "summary.json").write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
 
 
-def _tell(summary: Summary, out: Path) -> None:
+def _tell(summary: Summary, out: Path, bank: str) -> None:
     say(
         f"{summary.transactions:,} transactions, {summary.legs:,} legs: {summary.judged:,} judged, {summary.late:,} late, "
         f"{summary.duplicates:,} duplicates, {summary.conflicts:,} conflicts, {summary.at_hubs:,} at hubs; "
@@ -144,6 +147,11 @@ def _tell(summary: Summary, out: Path) -> None:
     say(f"{summary.seconds:.1f} s, {summary.legs_per_second:,} legs/s, written to {out}")
     for reason, count in sorted(summary.rejects_by_reason.items()):
         note(f"  rejected: {count:,} {reason}")
+    if summary.transactions > summary.rejects and not summary.legs:
+        note(
+            f"  no payment has a side at the bank {bank!r}, so nothing was judged: with canonical payments, --bank must be the "
+            "`agent` of the bank's own accounts"
+        )
     if summary.late:
         note(
             "  late legs were not judged: is the file in the order of its time, and `lateness` of the mapping long enough?"
