@@ -182,7 +182,9 @@ TOPIC_FIELDS: tuple[Field, ...] = (
 FIELDS: tuple[Field, ...] = (
     # Kafka
     Field("bootstrap_servers", SERVERS, REQUIRED, "Kafka brokers to ask first."),
-    Field("topics", TOPICS, REQUIRED, "The bank topics (table below). In the variable: YAML or JSON."),
+    Field(
+        "topics", TOPICS, REQUIRED, "The bank topics and what each carries. In the variable: YAML or JSON."
+    ),
     Field(
         "member_id", NAME, REQUIRED, "Static member id: the same after a restart, another for each worker."
     ),

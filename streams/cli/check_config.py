@@ -25,7 +25,7 @@ def read_config(path: Path | None, *, demo: bool = False) -> Config:
         return load_config(path)
     except ConfigError as wrong:
         raise CliError(
-            f"{path} is no usable configuration ({len(wrong.problems)} problems)",
+            f"{path} is no usable configuration ({len(wrong.problems)} problem{'s' * (len(wrong.problems) != 1)})",
             details=[problem.located(str(path)) for problem in wrong.problems],
             look="safehold detectors show DETECTOR lists a detector's parameters, units and bounds",
             code=Exit.INPUT,

@@ -27,7 +27,9 @@ def demo(
     seconds: float = typer.Option(
         -1.0,
         "--seconds",
-        help="Spread the payments over so many seconds; 0 = as fast as they go. Without it: 15 on a terminal, else 0.",
+        show_default=False,
+        help="Spread the payments over at least so many seconds; 0 = as fast as they go. "
+        "Without it: 15 on a terminal, else 0.",
     ),
     json_file: Path | None = typer.Option(None, "--json", help="Write the figures here."),
     seed: int = typer.Option(7, "--seed", help="Another simulated bank."),
@@ -137,8 +139,8 @@ def _tell(finished: Finished) -> None:
         say("═" * 104)
         say(f"Planted ring {ring.name}: {ring.story}.")
         say(
-            f"{'Found' if ring.found else 'NOT found'}: its collecting account {ring.main} has {ring.action}; "
-            f"{ring.members_named} of {ring.members} members are held or frozen."
+            f"{'Found' if ring.found else 'NOT found'}: recommended for its collecting account {ring.main}: {ring.action}; "
+            f"a hold or a freeze for {ring.members_named} of {ring.members} members."
         )
         if ring.best is not None:
             say("")

@@ -48,7 +48,8 @@ def show(
     if spec is None:
         import difflib
 
-        near = difflib.get_close_matches(detector, specs, n=1)
+        begun = [known for known in specs if detector and known.startswith(detector)]
+        near = begun or difflib.get_close_matches(detector, specs, n=1)
         raise CliError(
             f"there is no detector {detector!r}" + (f"; did you mean {near[0]}?" if near else ""),
             look="safehold detectors list",

@@ -52,7 +52,13 @@ def _from_file(wanted: str, file: Path) -> dict[str, Any]:
         with file.open(encoding="utf-8") as lines:
             bodies = [json.loads(line) for line in lines if line.strip()]
         found = {str(body["recommendation_id"]): body for body in bodies}
-    except (OSError, ValueError, KeyError, TypeError) as problem:
+    except OSError as problem:
+        raise CliError(
+            f"{file} cannot be opened: {problem.strerror}",
+            look="safehold judge writes such a file into --out",
+            code=Exit.INPUT,
+        ) from problem
+    except (ValueError, KeyError, TypeError) as problem:
         raise CliError(
             f"{file} cannot be read as recommendations ({type(problem).__name__}: {problem})",
             look="safehold judge writes such a file into --out",
