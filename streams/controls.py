@@ -17,6 +17,7 @@ import msgspec
 from detectors.config import Config
 from detectors.model import (
     PPM,
+    SECOND,
     AccountKind,
     Barrier,
     Baselines,
@@ -37,6 +38,14 @@ T = TypeVar("T")
 DECISIONS = ("freeze", "hold", "monitor", "safeguard", "clear", "escalate")
 FOUR_EYES = "four-eyes"
 INVALID = "invalid"
+EARLIEST, LATEST = (
+    int(datetime.datetime(year, 1, 1, tzinfo=datetime.UTC).timestamp()) * SECOND for year in (1800, 2200)
+)
+"""Moments outside of these are mistakes. What is in the ledger must fit the fold's columns, or it stops every partition."""
+LARGEST = 10**15
+"""Of an income or a limit."""
+LEAST_HUB = 16
+"""Smallest limit of a hub: `FoldSettings.check` holds the deployment's own to the same."""
 
 
 class BadControl(ValueError):
@@ -168,9 +177,14 @@ class Placed(msgspec.Struct, frozen=True):
 
 
 def moment(value: Moment, name: str) -> int:
-    """RFC 3339 with a zone, or µs."""
-    if isinstance(value, int):
-        return value
+    """RFC 3339 with a zone, or µs; between the years 1800 and 2200."""
+    found = value if isinstance(value, int) else _parsed(value, name)
+    if not EARLIEST <= found < LATEST:
+        raise BadControl(f"{name}: not between the years 1800 and 2200")
+    return found
+
+
+def _parsed(value: str, name: str) -> int:
     try:
         parsed = datetime.datetime.fromisoformat(value)
     except ValueError:
@@ -224,6 +238,7 @@ class Controls:
         message = _decode(_account.decode, value)
         if message.status not in ("open", "closed", "blocked", "deceased"):
             raise BadControl("status: open, closed, blocked or deceased")
+        _between(message.income_band, 0, "income_band")
         subject = self._subject(message.subject, message.account, message.bank)
         at = self._effective(message.effective_at, appended)
         hashed = self._pseudonyms
@@ -289,6 +304,8 @@ class Controls:
         if isinstance(message, NewConfig):
             return Placed(Kind.CONFIG, _new_config(message, record_id, at, self._config_digest))
         if isinstance(message, NewBaselines):
+            _between(message.hub_bucket_legs, LEAST_HUB, "hub_bucket_legs")
+            _between(message.hub_counterparties, LEAST_HUB, "hub_counterparties")
             return Placed(
                 Kind.BASELINES,
                 Baselines(
@@ -364,6 +381,11 @@ def _decode(decode: Callable[[bytes], T], value: bytes) -> T:
         return decode(value)
     except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
         raise BadControl(str(problem)) from None
+
+
+def _between(number: int | None, least: int, name: str) -> None:
+    if number is not None and not least <= number <= LARGEST:
+        raise BadControl(f"{name}: {least} to {LARGEST}")
 
 
 def _digest(value: bytes) -> str:

@@ -25,7 +25,7 @@ from detectors.model import Flag, FlagState
 from detectors.partition import partition_of
 from streams import ledger
 from streams.clients import KafkaOptions, make_producer
-from streams.controls import BadControl, Controls, FlagMessage, Moment, Placed, moment
+from streams.controls import INVALID, BadControl, Controls, FlagMessage, Moment, Placed, moment
 from streams.metrics import Metrics
 from streams.publish import Message, dead_letter
 from streams.state.base import FlagEntry, StateStore, StoreError
@@ -111,8 +111,10 @@ class Feeds(Service):
         try:
             placed = read(message.value or b"", appended)
             frames = self._frames(placed)
-        except (BadControl, ledger.LedgerError) as problem:
-            reason = getattr(problem, "reason", "oversized")
+        except (BadControl, ledger.LedgerError, OverflowError) as problem:
+            reason = getattr(
+                problem, "reason", INVALID if isinstance(problem, OverflowError) else "oversized"
+            )
             self._metrics.dead_letters.labels(reason).inc()
             letter = dead_letter(
                 self._names.deadletters,

@@ -109,6 +109,18 @@ def test_a_configuration_takes_two_people_and_must_be_sound() -> None:
         ("decision", decision(deciders=["ann"]), FOUR_EYES),
         ("decision", decision(deciders=["ann", " Ann "]), FOUR_EYES),
         ("config", b'{"kind": "rates", "version": "1", "u_micro": {}}', "invalid"),
+        # numbers that the fold's columns do not hold would stop the partition, and again after every restart
+        ("flag", flag(effective_at=10**30), "invalid"),
+        ("flag", flag(effective_at=-(10**19)), "invalid"),
+        ("flag", flag(expires=10**19), "invalid"),
+        ("account", b'{"account": "a", "bank": "b", "opened": 10000000000000000000}', "invalid"),
+        ("account", b'{"account": "a", "bank": "b", "income_band": 10000000000000000000}', "invalid"),
+        ("config", b'{"kind": "baselines", "version": "1", "hub_bucket_legs": 0}', "invalid"),
+        (
+            "config",
+            b'{"kind": "baselines", "version": "1", "hub_counterparties": 10000000000000000000}',
+            "invalid",
+        ),
     ],
 )
 def test_what_becomes_no_record_says_why(read: str, value: bytes, reason: str) -> None:
@@ -172,6 +184,15 @@ async def test_a_freeze_by_one_person_is_a_dead_letter() -> None:
     (letter,) = feeds.sent
     assert (letter.topic, letter.key) == ("safehold.deadletters.v1", b"safehold.decisions.v1/0/5/0")
     assert dict(letter.headers)["safehold-reason"] == FOUR_EYES.encode()
+
+
+async def test_a_number_that_no_frame_holds_is_a_dead_letter() -> None:
+    feeds = Written(NOW / SECOND)
+    rates = b'{"kind": "rates", "version": "1", "u_micro": {"EUR": %d}}' % 10**30
+    await feeds.take(CONTROLS.config, Event(rates))
+    (letter,) = feeds.sent
+    assert letter.topic == TopicNames().deadletters
+    assert dict(letter.headers)["safehold-reason"] == b"invalid"
 
 
 def test_an_expiry_that_passes_is_said_once_and_the_same_by_everybody() -> None:
