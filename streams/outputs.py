@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -31,12 +31,14 @@ from streams.topics import TopicNames
 RECOMMENDATION = "safehold.recommendation.v1"
 HITS = "safehold.hits.v1"
 MSGPACK = b"application/vnd.safehold.hits.v1+msgpack"
+MAX_HITS = 20_000
+"""Most hits of one message: 30 bytes each, well below what a broker takes. A control record may judge every account again."""
 UNROUTED = "safehold-unrouted"
 """Header of a recommendation whose bank has no review topic: it goes to the observe topic, never nowhere."""
 
 
 class HitsMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """The value of a hits message: columns of one step, little endian, all of the same length."""
+    """The value of a hits message: columns of one step or a part of it, little endian, all of the same length."""
 
     n: int
     detectors: tuple[str, ...]
@@ -75,7 +77,7 @@ class Outputs:
                 case Withdrawal():
                     self._withdrawal(partition, output, publication)
                 case Hits():
-                    publication.messages.append(self._hits(partition, output))
+                    publication.messages += self._hits(partition, output)
                 case Listed():
                     publication.messages.append(self._listed(output))
                 case _:
@@ -152,23 +154,28 @@ class Outputs:
             body=body,
         )
 
-    def _hits(self, partition: int, hits: Hits) -> Message:
-        cause = self._cause(partition, hits)
-        value = msgspec.msgpack.encode(
-            HitsMessage(
-                n=len(hits.leg),
-                detectors=IDS,
-                subject=hits.subject.astype("<u8").tobytes(),
-                leg=hits.leg.astype("<u8").tobytes(),
-                time=hits.time.astype("<i8").tobytes(),
-                detector=hits.detector.astype("<i2").tobytes(),
-                strength=hits.strength.astype("<i4").tobytes(),
+    def _hits(self, partition: int, hits: Hits) -> Iterator[Message]:
+        """All of one cause; parts after the first say in their id which they are."""
+        cause = str(self._cause(partition, hits))
+        for first in range(0, len(hits.leg), MAX_HITS):
+            part = slice(first, first + MAX_HITS)
+            leg = hits.leg[part]
+            value = msgspec.msgpack.encode(
+                HitsMessage(
+                    n=len(leg),
+                    detectors=IDS,
+                    subject=hits.subject[part].astype("<u8").tobytes(),
+                    leg=leg.astype("<u8").tobytes(),
+                    time=hits.time[part].astype("<i8").tobytes(),
+                    detector=hits.detector[part].astype("<i2").tobytes(),
+                    strength=hits.strength[part].astype("<i4").tobytes(),
+                )
             )
-        )
-        headers = cloud_event(HITS, str(cause), f"/safehold/{self._generation}/{partition}")
-        headers = [(name, MSGPACK if name == "content-type" else text) for name, text in headers]
-        headers.append((CAUSE, str(cause).encode()))
-        return Message(self._names.hits, b"%d" % partition, value, headers)
+            identity = f"{cause}/{first // MAX_HITS}" if first else cause
+            headers = cloud_event(HITS, identity, f"/safehold/{self._generation}/{partition}")
+            headers = [(name, MSGPACK if name == "content-type" else text) for name, text in headers]
+            headers.append((CAUSE, cause.encode()))
+            yield Message(self._names.hits, b"%d" % partition, value, headers)
 
     def _listed(self, listed: Listed) -> Message:
         """A leg that came too late for its window, or the content that lost a conflict: named, with nothing personal."""
