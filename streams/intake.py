@@ -53,6 +53,8 @@ COMMIT_SECONDS = 0.5
 STUCK_SECONDS = 30.0
 DEAD_LETTER_BYTES = 700_000
 AS_OF = "safehold-as-of"
+AS_OF_DIGITS = 16
+"""Of a time in µs: up to the year 2286. More would not fit into a row, and stop intake at that message for good."""
 TRUNCATED = "safehold-truncated"
 
 
@@ -524,10 +526,10 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield problem
 
 
-def _as_of(headers: Sequence[tuple[str, bytes]], received: int) -> int:
-    """The append time that a replay says its records had."""
+def _as_of(headers: Sequence[tuple[str, bytes | None]], received: int) -> int:
+    """The append time that a replay says its records had. Anybody may write headers: what is no moment does not count."""
     for name, value in headers:
-        if name == AS_OF and value.isdigit():
+        if name == AS_OF and value is not None and value.isdigit() and len(value) <= AS_OF_DIGITS:
             return int(value)
     return received
 
