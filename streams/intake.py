@@ -209,7 +209,9 @@ class Intake(Service):
             add(pending(record.offset, received, items, value, record.key))
         queue.at_end = False
         queue.moved_at = time.monotonic()
-        queue.stuck = False
+        if queue.stuck:
+            queue.stuck = False
+            self._metrics.intake_stuck.labels(*queue.name.rsplit("/", 1)).set(0)
         self._metrics.intake_messages.labels(feed.topic, "read").inc(len(records))
         self._news.set()
 
