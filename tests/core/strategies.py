@@ -89,6 +89,7 @@ class Mix:
     repeats: float = 0.08  # share of legs that come twice
     conflicts: float = 0.04
     returns: float = 0.06
+    returned_after: int = 2 * DAY  # longest time from a leg to its return
     burst: int = 0  # legs of one dense bucket
     facts: bool = True
     flags: bool = True
@@ -298,7 +299,7 @@ def world(seed: int, mix: Mix | None = None) -> World:
             if rng.random() < mix.conflicts:
                 copies.append(conflicting(rng, leg))
             if rng.random() < mix.returns:
-                later = rng.choice([0, 0, HOUR, 2 * DAY])
+                later = rng.choice([0, 0, HOUR, 2 * DAY, rng.randrange(mix.returned_after)])
                 status = rng.choice([Status.RETURNED, Status.REVERSED])
                 copies.append(replace(leg, status=status, time=leg.time + later))
             out.entries += [Entry(copy.time, subject, leg=copy) for copy in copies]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from hypothesis import given, settings
 
+from detectors.model import DAY
 from tests.core.driver import Died, Run, chances, difference, run
 from tests.core.strategies import (
     WITHOUT_SHRINKING,
@@ -203,3 +204,21 @@ def test_a_crash_at_each_point(seed: int) -> None:
             reference,
         )
     assert point > 10
+
+
+@settings(phases=WITHOUT_SHRINKING, max_examples=10)
+@given(seed=seeds)
+def test_returns_that_come_weeks_later(seed: int) -> None:
+    """A direct debit is taken back after 8 weeks, a card payment after months: closed or not, the answer is the same."""
+    rng = random.Random(seed)
+    mix = Mix(accounts=1, scenes=25, returns=0.2, returned_after=60 * DAY)
+    entries = arrival(world(seed, mix).entries, rng)
+
+    def after_every_flush(what: str) -> None:
+        if what == "flushed":
+            raise Died
+
+    def way(some: Sequence[Entry]) -> Run:
+        return run(some, rows_per_frame=2, frames_per_step=1, flush_every=1, deadly=after_every_flush)
+
+    hold(seed, entries, way, "started again after every frame")

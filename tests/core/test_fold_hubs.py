@@ -23,6 +23,7 @@ from tests.core.scenes import (
     Worker,
     changed,
     credit,
+    crowd,
     returned,
 )
 from tests.core.strategies import (
@@ -131,3 +132,35 @@ def test_hub_limits_come_from_baselines() -> None:
     worker.say(Baselines(record_id="b", effective_at=START, version="1", hub_bucket_legs=16))
     worker.legs(*[credit(BUCKET + i, 1, A) for i in range(16)])
     assert len(hub_bodies(worker)) == 1
+
+
+def test_a_return_dated_inside_a_hub_still_takes_out_a_leg_from_before_it() -> None:
+    #   three payers on d 0: a recommendation       | 16 legs: a hub |
+    #   one of them is returned during or after the dense bucket, and the return may come before the bucket is dense
+    legs = crowd(BUCKET - 2 * DAY, 3)
+    dense = [credit(BUCKET + i, 1, A) for i in range(16)]
+    for after in (2 * DAY + HOUR, 5 * DAY):
+        back = returned(legs[2], after)
+        ends = []
+        for order in ([*legs, back, *dense], [*legs, *dense, back]):
+            worker = Worker(DENSE)
+            for one in order:
+                worker.legs(one)
+            ends.append(worker.published.bodies())
+        assert ends[0] == ends[1], difference(*ends)
+        assert len(ends[0]) == 1
+
+
+def test_the_mark_of_a_return_survives_a_hub_that_cuts_it() -> None:
+    #   the return (dated inside the dense bucket) comes first, then the bucket becomes dense, then the leg from before it
+    legs = crowd(BUCKET - 2 * HOUR, 3)
+    back = returned(legs[2], 2 * HOUR)
+    dense = [credit(BUCKET + i, 1, A) for i in range(16)]
+    ends = []
+    for order in ([*legs, back, *dense], [back, *dense, *legs], [*dense, back, *legs]):
+        worker = Worker(DENSE)
+        for one in order:
+            worker.legs(one)
+        ends.append(worker.published.bodies())
+    assert ends[0] == ends[1], difference(ends[0], ends[1])
+    assert ends[0] == ends[2], difference(ends[0], ends[2])

@@ -242,3 +242,30 @@ def test_first_leg_of_a_conflict_is_that_of_the_content_that_stays() -> None:
             for one in (*order, last):
                 worker.legs(one)
         assert measure_of(last, seen)["history"] == 2 * HOUR
+
+
+def test_a_return_weeks_after_its_leg_does_not_depend_on_when_it_was_closed() -> None:
+    #   d 0     14    28        29    30
+    #   in A    C     return    A     B          whether A is new on d 29 must not hang on when d 0 was closed
+    first = credit(0, 1, A)
+    items = [
+        first,
+        credit(14 * DAY, 1, C),
+        returned(first, 28 * DAY),
+        credit(29 * DAY, 1, A),
+        credit(30 * DAY, 1, B),
+    ]
+    ends, listed = [], []
+    for closing in (False, True):
+        worker = Worker()
+        with measured() as seen:
+            if closing:
+                for one in items:
+                    worker.legs(one)
+                    worker.restart()
+            else:  # one frame: nothing can be closed before all of it is judged
+                worker.legs(*items)
+        ends.append([measure_of(one, seen) for one in items[3:]])
+        listed.append(worker.published.listed)
+    assert ends[0] == ends[1]
+    assert listed[0] == listed[1]

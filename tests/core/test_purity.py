@@ -226,7 +226,6 @@ def test_uncompiled_kernels_give_the_same_bytes(here: str) -> None:
 
 def test_another_salt_of_hashes_gives_the_same_bytes(here: str) -> None:
     assert elsewhere(PYTHONHASHSEED="1") == here
-    assert elsewhere(PYTHONHASHSEED="2") == here
 
 
 def test_numpy_without_this_cpus_features_gives_the_same_bytes(here: str) -> None:
