@@ -23,6 +23,7 @@ KEY = PseudonymKey("k1", bytes(range(32)))
 BANK = "demo-bank"
 START = 19_900 * DAY
 """2024-06-26: behind every clock."""
+SINCE = "2023-05-23"
 ACCOUNTS = 10_000
 LEGS_A_DAY = 1.2
 DAYS = 100
@@ -66,7 +67,7 @@ class Population:
         self._activity = np.cumsum(rng.lognormal(0.0, 0.6, accounts))
         self._contacts = rng.integers(0, accounts, (accounts, CONTACTS))
         self._employer = rng.integers(0, EMPLOYERS, accounts)
-        self._mules = rng.choice(accounts, max(1, int(accounts * mules)), replace=False)
+        self.mules = rng.choice(accounts, max(1, int(accounts * mules)), replace=False)
 
     def moves(self, first: float, days: float, *, legs_a_day: float = LEGS_A_DAY) -> Moves:
         """What happens from day `first` on."""
@@ -92,8 +93,8 @@ class Population:
 
     def _passing(self, rng: np.random.Generator, first: float, days: float) -> Moves:
         """Every third day each mule gets money from three people and sends most of it on within hours."""
-        rounds = rng.poisson(days / 3, len(self._mules))
-        mule = np.repeat(self._mules, rounds)
+        rounds = rng.poisson(days / 3, len(self.mules))
+        mule = np.repeat(self.mules, rounds)
         n = len(mule)
         begin = START + (first * DAY + rng.random(n) * max(days - 0.5, 0.01) * DAY).astype(np.int64)
         each = rng.integers(30_000, 90_000, n)
@@ -182,7 +183,7 @@ def frames(rows: np.ndarray, offset: int = 0, size: int = FRAME_ROWS) -> list[Fr
 
 def fold_settings() -> FoldSettings:
     """As a worker on this bank has them."""
-    return FoldSettings(key_id=KEY.id, observed_since=START - 400 * DAY)
+    return FoldSettings(key_id=KEY.id, observed_since=int(np.datetime64(SINCE, "us").astype(np.int64)))
 
 
 def empty_state(capacity: int = 1024) -> PartitionState:
@@ -246,23 +247,28 @@ class Copies:
             yield self.blobs(copy)
 
 
-def spread(moves: Moves, copies: int, accounts: int, seed: int = 5) -> Moves:
-    """The same payments, each in a copy of the bank that is drawn uniformly."""
-    copy = np.random.default_rng(seed).integers(0, copies, len(moves)) * accounts
+def spread(moves: Moves, copies: int, people: Population, seed: int = 5) -> Moves:
+    """The same payments, each in a copy of the bank that is drawn uniformly; those of one mule stay together."""
+    copy = np.random.default_rng(seed).integers(0, copies, len(moves))
+    mule = np.zeros(people.accounts, np.int64)
+    mule[people.mules] = 1 + np.arange(len(people.mules))
+    inside = moves.kind == INTERNAL
+    passing = np.where(inside, np.maximum(mule[moves.payer], mule[np.where(inside, moves.payee, 0)]), 0)
+    copy = np.where(passing > 0, passing * 7919 % copies, copy) * people.accounts
     payer = np.where(moves.kind == WAGE, moves.payer, moves.payer + copy)
     payee = np.where(moves.kind == SHOP, moves.payee, moves.payee + copy)
     return Moves(moves.time, payer, payee, moves.amount, moves.kind)
 
 
-def uniform(copies: Copies, accounts: int, payments: int) -> Moves:
+def uniform(copies: Copies, accounts: int, payments: int, people: Population | None = None) -> Moves:
     """What happens after the copies' last day, by accounts drawn uniformly from a bank of this size, at its pace."""
-    people = copies.population
+    people = people or copies.population
     days = 1.1 * payments * sum(share * n for share, n in zip(SHARES, (2, 1, 1), strict=True))
     moves = people.moves(copies.days, days / (LEGS_A_DAY * people.accounts)).take(slice(payments))
     begin = START + int(copies.days * DAY)
     squeezed = begin + ((moves.time - begin) * (people.accounts / accounts)).astype(np.int64)
     moves = Moves(squeezed, moves.payer, moves.payee, moves.amount, moves.kind)
-    return spread(moves, -(-accounts // people.accounts), people.accounts)
+    return spread(moves, -(-accounts // people.accounts), people)
 
 
 def messages(moves: Moves, first: int = 0) -> Iterator[tuple[int, bytes]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,9 +66,28 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "numba": numba.__version__,
+        "revision": _revision(),
         "load_before": round(os.getloadavg()[0], 1),
         "at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ"),
     }
+
+
+def _revision() -> str:
+    """The commit, with a plus where the code that runs is not exactly it."""
+    commands = (
+        ["git", "rev-parse", "--short", "HEAD"],
+        ["git", "status", "--porcelain", "detectors", "streams"],
+    )
+    try:
+        head, changed = (
+            subprocess.run(
+                c, cwd=FOLDER.parents[1], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for c in commands
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "?"
+    return head + ("+" if changed else "")
 
 
 def new(name: str, title: str, quick: bool) -> Result:
@@ -110,7 +130,7 @@ def _page(day: str, kept: Path) -> list[str]:
             f"## {result.title}",
             "",
             f"`{result.command}` · {m['at']} · {m['cores']} cores ({m['cpu']}), Python {m['python']}, numpy {m['numpy']}, "
-            f"numba {m['numba']}, load average before {m['load_before']}",
+            f"numba {m['numba']}, revision {m.get('revision', '?')}, load average before {m['load_before']}",
             "",
         ]
         for table in result.tables:

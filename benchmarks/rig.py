@@ -8,7 +8,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +112,7 @@ async def rig(**options: Any) -> AsyncIterator[Rig]:
             "redis_persistence": "aof",
             "redis_timeout": "5s",
             "flush_interval": "10s",
+            "observed_since": population.SINCE,
             "member_ttl": "5s",
             "log_level": "WARNING",
             **options,
@@ -172,6 +173,20 @@ async def produce(
             waiting.append(await producer.send_batch(batch, topic, partition=partition))
     await asyncio.gather(*waiting)
     return count
+
+
+WARM = 200
+
+
+async def warm(here: Rig, items: Iterator[tuple[int, bytes]]) -> None:
+    """Send a few messages and wait until they are judged and flushed: then every group has its partitions."""
+    producer = AIOKafkaProducer(bootstrap_servers=here.kafka.bootstrap)
+    await producer.start()
+    try:
+        await produce(producer, here.install.topic, items, WARM)
+    finally:
+        await producer.stop()
+    await here.install.received(WARM, within=120)
 
 
 @asynccontextmanager

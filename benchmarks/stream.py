@@ -66,20 +66,22 @@ async def one(copies: population.Copies, accounts: int, payments: int, workers: 
         start = time.monotonic()
         for member in members:
             here.worker(member)
-        async with rig.hidden(here, population.messages(moves)) as (count, producer):
+        for member in members:
+            await here.until_ready(member)
+        ready = time.monotonic() - start
+        items = population.messages(moves)
+        await rig.warm(here, items)
+        async with rig.hidden(here, items) as (count, producer):
             bare = [await rig.bare(here, count, "read_uncommitted")]
-            for member in members:
-                await here.until_ready(member)
-            ready = time.monotonic() - start
             before = here.cpu()
             began = time.monotonic()
             await producer.commit_transaction()
-            judged = await _judged(here, members, count)
+            judged = await _judged(here, members)
             flushed = [total(here.metrics(member), "safehold_flush_seconds_sum") for member in members]
-            await here.install.received(count, within=120)
+            await here.install.received(count + rig.WARM, within=120)
             ended = time.monotonic()
         after = here.cpu()
-        counters = await here.install.settled(count)
+        counters = await here.install.settled(count + rig.WARM)
         balanced(counters)
         numbers = [here.metrics(member) for member in members]
         resident = max(rig.resident_of(program.pid) for program in here.install.programs)
@@ -100,15 +102,16 @@ async def one(copies: population.Copies, accounts: int, payments: int, workers: 
     )
 
 
-async def _judged(here: rig.Rig, members: list[str], payments: int) -> float:
-    """When every payment had been judged: the ledger's counts say so."""
+async def _judged(here: rig.Rig, members: list[str]) -> float:
+    """When the last leg had been judged: nothing more came for a while."""
     last, still = -1.0, time.monotonic()
+    before = sum([total(await asyncio.to_thread(here.metrics, m), "safehold_legs_total") for m in members])
     while True:
         found = [await asyncio.to_thread(here.metrics, member) for member in members]
         legs = sum(total(n, "safehold_legs_total") for n in found)
         if legs != last:
             last, still = legs, time.monotonic()
-        elif legs and time.monotonic() - still > 3.0:
+        elif legs > before and time.monotonic() - still > 3.0:
             return still
         if time.monotonic() - still > 120:
             raise TimeoutError(f"nothing is judged: {here.install.programs[-1].tail(30)}")
