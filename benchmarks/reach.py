@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from benchmarks.score import DAY, Pattern, read_data
+from benchmarks.score import DAY, Data, Pattern, read_data
 from detectors import judging
 from detectors.catalogue import IDS
 from detectors.config import Config, demo_config
 from detectors.measures import HIGH
+from detectors.model import PPM
 from detectors.scoring import Plan, Reading, plan, read
 from detectors.spec import Bools, Measures, Params
 from detectors.strength import at_least, at_most
@@ -169,6 +172,54 @@ class Watch:
                     self.reached[pattern, subject].take(high[rows], read(high[rows], chosen))
 
 
+def own_shapes(data: Data, worth: float) -> dict[str, dict[str, list[int]]]:
+    """What the patterns' own transactions would show of one account, of the fullest one of each pattern.
+
+    By kind, sorted: distinct payers and payees in any 7 days; credits of 300 u or more of which the account sent at least
+    85 % on, in transactions of the pattern, by the end of the next day. `worth`: u of one unit of the data's currency.
+    """
+    wanted = sorted({tx for pattern in data.patterns for tx in pattern.moves})
+    rows = {
+        row["tx_id"]: row
+        for row in data.tx.filter(pc.is_in(data.tx["tx_id"], pa.array(wanted, pa.string()))).to_pylist()
+    }
+    found: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for pattern in data.patterns:
+        if pattern.illicit:
+            moves = sorted((rows[tx] for tx in pattern.moves), key=lambda row: int(row["time"]))
+            found[pattern.kind]["payers in 7 days"].append(_degree(moves, "dst", "src"))
+            found[pattern.kind]["payees in 7 days"].append(_degree(moves, "src", "dst"))
+            found[pattern.kind]["credits passed on"].append(_passed(moves, worth))
+    return {kind: {name: sorted(values) for name, values in shapes.items()} for kind, shapes in found.items()}
+
+
+def _degree(moves: Sequence[dict[str, Any]], account: str, other: str) -> int:
+    most = 0
+    for last in moves:
+        mine = [
+            row
+            for row in moves
+            if row[account] == last[account] and last["time"] - 7 * DAY < row["time"] <= last["time"]
+        ]
+        most = max(most, len({row[other] for row in mine}))
+    return most
+
+
+def _passed(moves: Sequence[dict[str, Any]], worth: float) -> int:
+    count: dict[str, int] = defaultdict(int)
+    for credit in moves:
+        sent = sum(
+            row["amount"]
+            for row in moves
+            if row["src"] == credit["dst"]
+            and credit["time"] <= row["time"]
+            and row["time"] // DAY <= credit["time"] // DAY + 1
+        )
+        if credit["amount"] * worth >= 300 and sent >= 0.85 * credit["amount"]:
+            count[credit["dst"]] += 1
+    return max(count.values(), default=0)
+
+
 def reach(folder: Path, mapping: str) -> dict[str, Any]:
     """Judge the folder's transactions and say how far each pattern came."""
     payments = open_payments(folder / "tx.parquet", mapping)
@@ -188,6 +239,7 @@ def reach(folder: Path, mapping: str) -> dict[str, Any]:
     result = summary(config, patterns, watch)
     everybody = {judge_.pseudonyms.account(account) for account in data.accounts}
     result["accounts"]["others"] = len(everybody - spans.keys())
+    result["shapes"] = own_shapes(data, judge_.rates[payments.mapping.currency] / PPM)
     return result
 
 
@@ -276,6 +328,10 @@ def page(result: dict[str, Any]) -> str:
     for name in next(iter(result["rungs"].values())):
         cells = [result["rungs"][kind][name] for kind in kinds]
         lines.append(f"| {name.replace('_', ' ')} | " + " | ".join(f"{cell:g}" for cell in cells) + " |")
+    names = list(next(iter(result["shapes"].values())))
+    lines += ["", "| the pattern itself | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for kind, shapes in sorted(result["shapes"].items()):
+        lines.append(f"| {kind} | " + " | ".join(", ".join(map(str, shapes[name])) for name in names) + " |")
     return "\n".join(lines)
 
 
