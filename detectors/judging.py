@@ -19,6 +19,9 @@ from detectors.typologies import FALLBACK, NAMES
 
 __all__ = ["FALLBACK", "Judged", "dense", "explain", "judge"]
 
+BATCH = 100_000
+"""Most legs that are measured at once: 62 MB of measures. A late configuration may ask for every open leg of a partition."""
+
 YOUTH = KINDS.index(AccountKind.YOUTH)
 
 
@@ -45,8 +48,7 @@ def judge(state: PartitionState, touched: np.ndarray) -> Judged:
     result = Judged(items=n)
     hits: list[dict[str, np.ndarray]] = []
     for force, group in _by_configuration(state, times):
-        mine = slice(None) if group is None else group
-        part = _Batch(state, force, slots[mine], positions[mine], times[mine])
+        part = _Batch(state, force, slots[group], positions[group], times[group])
         part.run()
         result.verdicts += part.verdicts
         for name, count in part.errors.items():
@@ -58,18 +60,13 @@ def judge(state: PartitionState, touched: np.ndarray) -> Judged:
     return result
 
 
-def _by_configuration(
-    state: PartitionState, times: np.ndarray
-) -> Iterator[tuple[ConfigInForce, np.ndarray | None]]:
-    """Items grouped by the configuration in force at them; None = all of them."""
-    if not len(times):
-        return
-    if len(state.configs) == 1:
-        yield state.configs[0], None
-        return
+def _by_configuration(state: PartitionState, times: np.ndarray) -> Iterator[tuple[ConfigInForce, np.ndarray]]:
+    """Items grouped by the configuration in force at them, in batches that bound the memory of their measures."""
     index = state.configs.indices(times)
     for k in np.unique(index).tolist():
-        yield state.configs[k], np.flatnonzero(index == k)
+        group = np.flatnonzero(index == k)
+        for start in range(0, len(group), BATCH):
+            yield state.configs[k], group[start : start + BATCH]
 
 
 class _Batch:

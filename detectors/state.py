@@ -162,6 +162,7 @@ class PartitionState:
         self.control_log: list[tuple[int, Flag | ConfigRecord | Baselines | Rates]] = []
         self.baselines: Dated[Baselines | None] = Dated(None)
         self.rates: Dated[Rates | None] = Dated(None)
+        self.control_keys: set[tuple[str, str, int]] = set()
         self.flags = FlagRegistry(settings.open_for)
         self.acc = np.zeros(capacity, ACCOUNT)
         self.n_acc = 0
@@ -538,9 +539,12 @@ class PartitionState:
         return _encode(ControlImage(records=self.control_log))
 
     def remember(self, offset: int, record: Flag | ConfigRecord | Baselines | Rates) -> None:
-        """Keep a control record that every account is judged under."""
-        self.control_log.append((offset, record))
-        self.control_changed = True
+        """Keep a control record that every account is judged under, once."""
+        key = (type(record).__name__, record.record_id, record.effective_at)
+        if key not in self.control_keys:
+            self.control_keys.add(key)
+            self.control_log.append((offset, record))
+            self.control_changed = True
 
     def control_image(self, blob: bytes) -> ControlImage:
         """Decode control records; `step.load_control` enters them."""

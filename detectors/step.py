@@ -142,7 +142,8 @@ def load_control(state: PartitionState, blob: bytes) -> None:
     for offset, record in state.control_image(blob).records:
         if offset <= state.head.applied:
             _enter(state, record)
-            state.control_log.append((offset, record))
+            state.remember(offset, record)
+    state.control_changed = False
 
 
 def _enter(state: PartitionState, record: Flag | ConfigRecord | Baselines | Rates) -> int | None:
@@ -234,6 +235,7 @@ class _Step:
         banks = np.array([state.bank(name) for name in frame.banks or ("",)], np.uint16)
         source, bank = sources[rows["source"]], banks[rows["bank"]]
         offset = np.full(n, self.offset, np.int64)
+        rank = np.argsort(np.argsort(np.array(state.banks)))
         skip = self._redelivered(source, rows["coordinate"])
         outcome = np.zeros(n, np.uint8)
         loser = np.zeros(n, ROW)
@@ -247,7 +249,7 @@ class _Step:
             why, start, state.n_acc, self.n_touched = window.insert(
                 state.acc, state.n_acc, state.table, state.rows, state.pool, state.parties, state.ppool,
                 state.facts, state.household,
-                columns["subject"], columns["leg"], columns["party"], columns["time"], wa, wb, bank, columns["status"],
+                columns["subject"], columns["leg"], columns["party"], columns["time"], wa, wb, bank, rank, columns["status"],
                 offset, skip, start, self.number, self.touched, self.n_touched, outcome, loser, state.fold,
             )  # fmt: skip
             if why == window.DONE:
@@ -446,8 +448,11 @@ class _Step:
         subject = int(state.acc["subject"][slot])
         standing = best.get(key)
         before = said.get(key)
-        bank = "" if standing is None else state.bank_at(slot, standing.time)
-        if before is not None and (standing is None or before.bank != bank):
+        bank, mode = "", Mode.LEARN
+        if standing is not None:
+            bank = state.bank_at(slot, standing.time)
+            mode = state.configs.at(standing.time).config.for_entity(bank).mode
+        if before is not None and (standing is None or before.bank != bank or before.mode != mode):
             del said[key]
             self._say(
                 Withdrawal(
@@ -471,8 +476,7 @@ class _Step:
         else:
             body = judging.explain(state, slot, standing, recommendation_id, continues, bank)
         digest = bodies.body_digest(body)
-        mode = state.configs.at(standing.time).config.for_entity(bank).mode
-        if before is not None and before.digest == digest and before.mode == mode:
+        if before is not None and before.digest == digest:
             return
         said[key] = Said(body.recommendation_id, typology, bucket, standing.action, digest, mode, bank)
         self._say(Recommendation(cause=self._cause(), subject=subject, bank=bank, mode=mode, body=body))

@@ -75,13 +75,15 @@ class FlagRegistry:
 
     def __init__(self, open_for: int) -> None:
         self._open_for = open_for
-        self._states: dict[str, list[Flag]] = {}
+        self._states: dict[
+            tuple[int, str], list[Flag]
+        ] = {}  # by account and flag id: two partners may number alike
         self._intervals: dict[int, list[FlagInterval]] = {}
         self._stale = True
 
     def add(self, flag: Flag) -> int | None:
         """Enter one state of a flag. Returns the earliest time whose answer may change, None = nothing changes."""
-        states = self._states.setdefault(flag.flag_id, [])
+        states = self._states.setdefault((flag.party, flag.flag_id), [])
         if any(s.record_id == flag.record_id and s.effective_at == flag.effective_at for s in states):
             return None
         before = self._of(states)
@@ -90,8 +92,7 @@ class FlagRegistry:
         if before == after:
             return None
         self._stale = True
-        edges = [i.start for i in before if i not in after] + [i.start for i in after if i not in before]
-        return min(edges)
+        return min(_edges(before, after))
 
     def _of(self, states: list[Flag]) -> list[FlagInterval]:
         """Intervals of one flag from its states in order: each confirmation replaces the one before it."""
@@ -117,10 +118,9 @@ class FlagRegistry:
         """(party u8, start i8, until i8) of every interval, sorted by party: what the kernel looks counterparties up in."""
         if self._stale:
             self._intervals = {}
-            for flag_id in sorted(self._states):
-                states = self._states[flag_id]
-                for interval in self._of(states):
-                    self._intervals.setdefault(states[0].party, []).append(interval)
+            for party, flag_id in sorted(self._states):
+                for interval in self._of(self._states[party, flag_id]):
+                    self._intervals.setdefault(party, []).append(interval)
             rows = sorted(
                 (party, i.start, i.until) for party, intervals in self._intervals.items() for i in intervals
             )
@@ -138,6 +138,17 @@ class FlagRegistry:
             for party, intervals in self._intervals.items()
         }
         return {party: ids for party, ids in found.items() if ids}
+
+
+def _edges(before: list[FlagInterval], after: list[FlagInterval]) -> list[int]:
+    """Times from which two sets of intervals differ: where one of them alone begins, or ends earlier."""
+    ends = {i.start: i.until for i in before}
+    others = {i.start: i.until for i in after}
+    return [
+        min(ends[start], others[start]) if start in ends and start in others else start
+        for start in ends.keys() | others.keys()
+        if ends.get(start) != others.get(start)
+    ]
 
 
 def _expiry(flag: Flag) -> int:

@@ -614,7 +614,8 @@ def keep_loser(acc, rows, pool, a, time, leg, party, wa, wb, step, touched, n_to
 
 @njit(cache=True)
 def insert(
-    acc, n_acc, table, rows, pool, parties, ppool, facts, household, subject, leg, party, time, wa, wb, bank, status, offset, skip,
+    acc, n_acc, table, rows, pool, parties, ppool, facts, household,
+    subject, leg, party, time, wa, wb, bank, bank_rank, status, offset, skip,
     start, step, touched, n_touched, outcome, loser, p,
 ):  # fmt: skip
     """Insert the legs [start, n) of a batch. Returns (why, next leg, n_acc, n_touched).
@@ -638,13 +639,27 @@ def insert(
             outcome[r] = SKIPPED
             continue
         acc[a].changed = 1
-        if bank[r] != 0:
-            acc[a].bank = bank[r]
+        if bank[r] != acc[a].bank and bank[r] != 0:
+            held_by = acc[a].bank
+            if held_by == 0 or bank_rank[bank[r]] < bank_rank[held_by]:
+                acc[a].bank = bank[r]
+                if (
+                    held_by != 0 and acc[a].len > 0
+                ):  # two banks report it: the answer must not depend on which came first
+                    first = rows[acc[a].off]
+                    n_touched = touch(acc, a, step, touched, n_touched, first.time, first.leg)
         t = time[r]
         if t >= acc[a].hub:
             outcome[r] = HUB
             acc[a].clock = max(acc[a].clock, t)
             continue
+        if t <= min(acc[a].swept - p.closing, acc[a].hold - 1) and not close(acc, rows, parties, ppool, a, p):
+            return (
+                NEED_PARTIES,
+                r,
+                n_acc,
+                n_touched,
+            )  # whether a leg is late must not depend on when its account was closed
         if acc[a].len == acc[a].cap:
             if not close(acc, rows, parties, ppool, a, p):
                 return NEED_PARTIES, r, n_acc, n_touched
