@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import shutil
 import signal
@@ -520,6 +521,7 @@ async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:
     server = HealthServer(health, host=settings.health_host, port=settings.health_port)
     await asyncio.to_thread(check_topics, settings)
     await asyncio.to_thread(warmup.warm_up, fold)
+    collect_rarely()
     store = make_store(settings, key.id)
     board, let_go = make_board(settings)
     folder = tempfile.mkdtemp(prefix="safehold-")
@@ -565,6 +567,16 @@ async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:
             await let_go()
         await store.close()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def collect_rarely() -> None:
+    """Fewer garbage collections: intake holds thousands of decoded messages at a time, and none of them is a cycle.
+
+    By default every 700 of them start a collection that finds nothing: a tenth of what a payment costs.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def load_config(settings: Settings) -> Config:

@@ -134,7 +134,6 @@ _PRECISIONS = by_slug(TimePrecision)
 _SIDES = {"both": -1, "debit": 0, "credit": 1}
 _STATUS = {"booked": int(Status.BOOKED), "returned": int(Status.RETURNED), "reversed": int(Status.REVERSED)}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _UETR = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 _one = msgspec.json.Decoder(Transaction)
@@ -148,7 +147,7 @@ def decode(value: bytes, context: DecodeContext) -> list[Payment | Rejected]:
     if len(value) > context.max_bytes:
         return [Rejected(Reason.OVERSIZED, f"more than {context.max_bytes} bytes")]
     try:
-        if value.lstrip(b" \t\r\n")[:1] != b"[":
+        if value[:1] == b"{" or value.lstrip(b" \t\r\n")[:1] != b"[":
             return [_payment(_one.decode(value), context, 0)]
         transactions = _many.decode(value)
     except (msgspec.ValidationError, UnicodeDecodeError):
@@ -193,7 +192,9 @@ def _payment(message: Transaction, context: DecodeContext, index: int) -> Paymen
         return Rejected(Reason.NOT_BOOKED, "status: only booked payments count", index)
     if status and not message.original_transaction_id:
         return Rejected(Reason.NO_ORIGINAL, "original_transaction_id: missing", index)
-    bank = held_by(message.reporting_bank, context) or context.bank
+    bank = context.bank
+    if message.reporting_bank and message.reporting_bank != bank:
+        bank = held_by(message.reporting_bank, context)
     if bank != context.bank and not context.system_wide:
         return Rejected(Reason.WRONG_BANK, "reporting_bank: this feed belongs to another bank", index)
     debtor, creditor = _party(message.debtor, context), _party(message.creditor, context)
@@ -213,10 +214,11 @@ def _payment(message: Transaction, context: DecodeContext, index: int) -> Paymen
     if uetr and not _UETR.fullmatch(uetr):
         return Rejected(Reason.INVALID, "uetr: not a UUID", index)
     text = message.remittance_information
+    since = message.acceptance_date_time - _EPOCH
     return Payment(
         bank,
         message.transaction_id,
-        (message.acceptance_date_time - _EPOCH) // _MICROSECOND,
+        (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds,
         amount,
         currency,
         debtor,
@@ -235,10 +237,12 @@ def _payment(message: Transaction, context: DecodeContext, index: int) -> Paymen
 
 
 def _party(message: PartyMessage, context: DecodeContext) -> Party:
-    cls, source = CLASSES[message.type], CLASS_SOURCES[message.type_source]
+    cls, source, agent = CLASSES[message.type], CLASS_SOURCES[message.type_source], message.agent
     if cls == 0 and source == 0 and message.account and not message.external:
         cls, source = context.party_class, context.class_source
-    return Party(message.account.strip(), held_by(message.agent, context), cls, source, message.external)
+    if agent and agent != context.bank:  # nearly always one of the two: spare the call
+        agent = held_by(agent, context)
+    return Party(message.account.strip(), agent, cls, source, message.external)
 
 
 # -- problems, without the values that caused them ------------------------------------------------------------------------

@@ -1,0 +1,86 @@
+"""What each step of the worker costs when it runs alone: process time, no broker, no store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+import numpy as np
+
+from benchmarks import population
+from detectors.model import Kind
+from detectors.step import step
+from streams import ledger
+from streams.app import feed_of
+from streams.formats.canonical import Transaction
+from streams.legs import LegBuilder
+from streams.pseudonyms import Pseudonyms
+from streams.rates import load_rates
+from streams.settings import BankTopic
+from streams.sources import Sources, SourceQueue, pending
+
+BATCH = 4_000
+
+
+def stages(copies: population.Copies, accounts: int, payments: int) -> dict[str, float]:
+    """µs a payment of each step, in the order in which a payment meets them."""
+    values = [value for _, value in population.messages(population.uniform(copies, accounts, payments))]
+    spent: dict[str, float] = {}
+
+    @contextmanager
+    def timed(name: str) -> Iterator[None]:
+        start = time.process_time()
+        yield
+        spent[name] = spent.get(name, 0.0) + time.process_time() - start
+
+    feed = feed_of(BankTopic(name="bench", bank=population.BANK))
+    builder = LegBuilder(1, Pseudonyms(population.KEY), load_rates().u_micro)
+    queue = SourceQueue("bench/0", feed)
+    sources = Sources(6 * 3_600_000_000, 86_400_000_000)
+    del sources
+    plain = msgspec.json.Decoder(Transaction).decode
+    state = population.empty_state(accounts)
+    for subjects, blobs in copies.many(accounts):
+        for subject, blob in zip(subjects.tolist(), blobs, strict=True):
+            state.load(subject, blob)
+    received = int(time.time() * 1e6)
+    offset = 0
+    for first in range(0, len(values), BATCH):
+        batch = values[first : first + BATCH]
+        with timed("decode, types alone"):
+            for value in batch:
+                plain(value)
+        with timed("decode"):
+            items = [feed.decode(value) for value in batch]
+        with timed("queue"):
+            for number, (found, value) in enumerate(zip(items, batch, strict=True), first):
+                queue.add(pending(number, received, found, value, b""))
+        with timed("legs"):
+            for number, found in enumerate(items, first):
+                builder.add(found, "bench/0", number, received)
+            rows = builder.take()
+        with timed("ledger, both ways"):
+            messages = []
+            for kind, parts in ((Kind.LEGS, rows.legs), (Kind.COUNTS, rows.counts)):
+                for mine in parts.values():
+                    messages += ledger.encode_rows(
+                        kind,
+                        mine,
+                        sources=rows.sources,
+                        banks=rows.banks if kind is Kind.LEGS else (),
+                        key_id=population.KEY.id,
+                        generation="g1",
+                    )
+            frames = [ledger.decode(message, offset=offset + n) for n, message in enumerate(messages)]
+            offset += len(messages)
+        with timed("step"):
+            for frame in frames:
+                step(state, [frame])
+    touched = state.touched()
+    with timed("pack (once, all that was touched)"):
+        for first in range(0, len(touched), 2_000):
+            state.pack(touched[first : first + 2_000])
+    assert int(np.sum(state.acc["len"][: state.n_acc])) > 0
+    return {name: 1e6 * took / len(values) for name, took in spent.items()}
