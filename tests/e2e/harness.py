@@ -159,7 +159,7 @@ class Installation:
             tails = "\n".join(program.tail(15) for program in self.programs[-2:])
             raise AssertionError(f"waited in vain for {what}\n{tails}") from None
 
-    async def appended(self, messages: int, within: float = 40.0) -> None:
+    async def appended(self, messages: int, within: float = 120.0) -> None:
         """Wait until intake has committed so many source messages, and the ledger holds what came of them."""
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self.broker.bootstrap,
@@ -181,7 +181,7 @@ class Installation:
         finally:
             await consumer.stop()
 
-    async def received(self, count: int, within: float = 40.0) -> None:
+    async def received(self, count: int, within: float = 120.0) -> None:
         """Wait until the heads in the store speak of so many transactions."""
         said: dict[str, int] = {}
         try:
