@@ -19,7 +19,7 @@ from streams.legs import LegBuilder
 from streams.pseudonyms import Pseudonyms
 from streams.rates import load_rates
 from streams.settings import BankTopic
-from streams.sources import Sources, SourceQueue, pending
+from streams.sources import SourceQueue, Sources, pending
 
 BATCH = 4_000
 
