@@ -137,7 +137,9 @@ def _page(day: str, kept: Path) -> list[str]:
             lines += table.lines()
         lines += [f"- {note}" for note in result.notes]
         lines += [""] if result.notes else []
-    return lines
+    if (notes := kept / "notes.md").exists():  # where the time goes, by hand
+        lines += notes.read_text().splitlines()
+    return [*lines, ""] if lines[-1] else lines
 
 
 def against(value: float, target: float, *, more: bool = True) -> str:
