@@ -1,8 +1,8 @@
 """Messages of the control topics, and the dated records that they become.
 
-People and other systems write JSON; accounts may be named as the bank does (`account`, hashed here and forgotten) or by
-pseudonym (`subject`, sixteen hexadecimal digits). Times are RFC 3339 or µs. A record without `effective_at` is in force from
-the moment that the broker took it.
+People and other systems write JSON; accounts are named exactly as payments name them (`account`, hashed here by the same
+function and forgotten; `bank` is never put before it) or by pseudonym (`subject`, sixteen hexadecimal digits). Times are
+RFC 3339 or µs. A record without `effective_at` is in force from the moment that the broker took it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from detectors.model import (
     Kind,
     Rates,
 )
-from streams.pseudonyms import Pseudonyms, qualify
+from streams.pseudonyms import Pseudonyms
 
 Moment = int | str
 T = TypeVar("T")
@@ -212,14 +212,18 @@ class Controls:
         if not 0 <= message.confidence <= PPM:
             raise BadControl(f"confidence: 0 to {PPM} (ppm)")
         at = self._effective(message.effective_at, appended)
+        party = self._subject(message.subject, message.account)
+        name = f"{party:016x}/{message.flag_id}"
         return Placed(
             Kind.FLAGS,
             Flag(
-                record_id=message.record_id
-                or _record_id("flag", message.flag_id, message.state.value, str(at)),
+                # Partners number their flags and records on their own: only with the account is an id one flag's.
+                record_id=f"{name}/{message.record_id}"
+                if message.record_id
+                else _record_id("flag", name, message.state.value, str(at)),
                 effective_at=at,
                 flag_id=message.flag_id,
-                party=self._subject(message.subject, message.account, message.bank),
+                party=party,
                 state=message.state,
                 source=message.source,
                 source_kind=message.source_kind,
@@ -239,7 +243,7 @@ class Controls:
         if message.status not in ("open", "closed", "blocked", "deceased"):
             raise BadControl("status: open, closed, blocked or deceased")
         _between(message.income_band, 0, "income_band")
-        subject = self._subject(message.subject, message.account, message.bank)
+        subject = self._subject(message.subject, message.account)
         at = self._effective(message.effective_at, appended)
         hashed = self._pseudonyms
         return Placed(
@@ -257,8 +261,8 @@ class Controls:
                     Customer(hashed.customer(customer.customer), customer.role)
                     for customer in message.customers
                 ),
-                household=tuple(self._subject("", account, message.bank) for account in message.household),
-                alias_of=self._subject("", message.alias_of, message.bank) if message.alias_of else None,
+                household=tuple(self._subject("", account) for account in message.household),
+                alias_of=self._subject("", message.alias_of) if message.alias_of else None,
                 observed_since=(
                     None
                     if message.observed_since is None
@@ -277,7 +281,7 @@ class Controls:
         people = {person.strip().casefold() for person in message.deciders} - {""}
         if message.decision == "freeze" and len(people) < 2:
             raise BadControl("deciders: a freeze takes two different people", FOUR_EYES)
-        subject = self._subject(message.subject, "", "")
+        subject = self._subject(message.subject, "")
         at = self._effective(message.effective_at, appended)
         return Placed(
             Kind.DECISIONS,
@@ -341,7 +345,7 @@ class Controls:
     def _effective(self, given: Moment | None, appended: int) -> int:
         return appended if given is None else moment(given, "effective_at")
 
-    def _subject(self, pseudonym: str, account: str, bank: str) -> int:
+    def _subject(self, pseudonym: str, account: str) -> int:
         if pseudonym:
             try:
                 subject = int(pseudonym, 16)
@@ -352,7 +356,7 @@ class Controls:
             return subject
         if not account.strip():
             raise BadControl("account: neither account nor subject is given")
-        return self._pseudonyms.account(qualify(account, bank) if bank and "/" not in account else account)
+        return self._pseudonyms.account(account)
 
 
 def _new_config(message: NewConfig, record_id: str, at: int, digest: Callable[[Config], str]) -> ConfigRecord:

@@ -3,8 +3,9 @@
 A record is written to every partition that it concerns before its message is acknowledged; written again after a crash it has
 the same record id and changes nothing. A message that becomes no record goes to the dead letters.
 
-When a flag's expiry passes, a state `expired` with a record id made from the flag and its date is put into the flags topic,
-so that quiet accounts are corrected too. Every worker watches; whoever is first, it is one record.
+When a flag's expiry passes, a state `expired` with a record id made from its date is put into the flags topic, so that quiet
+accounts are corrected too. Every worker watches; whoever is first, it is one record. A flag is its account and its id, as in
+the fold: two partners may number alike.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ class Feeds(Service):
         self._now = now
         self._producer: AIOKafkaProducer | None = None
         self._started = asyncio.Event()
-        self._flags: dict[str, tuple[int, str, FlagMessage]] = {}
-        """Flag → (effective, record id, message) of its latest state."""
+        self._flags: dict[tuple[int, str], tuple[int, str, FlagMessage]] = {}
+        """(account, flag id) → (effective, record id, message) of its latest state."""
 
     async def on_start(self) -> None:
         """Start the producer."""
@@ -217,15 +218,16 @@ class Feeds(Service):
         flag = placed.record
         if isinstance(flag, Flag):
             order = (flag.effective_at, flag.record_id)
-            known = self._flags.get(flag.flag_id)
+            known = self._flags.get((flag.party, flag.flag_id))
             if known is None or known[:2] <= order:
-                self._flags[flag.flag_id] = (*order, msgspec.json.decode(value, type=FlagMessage))
+                message = msgspec.json.decode(value, type=FlagMessage)
+                self._flags[flag.party, flag.flag_id] = (*order, message)
 
     def expired(self) -> list[Message]:
         """What must be put into the flags topic now."""
         now = int(self._now() * 1_000_000)
         found = []
-        for flag_id, (_, _, message) in list(self._flags.items()):
+        for name, (_, _, message) in list(self._flags.items()):
             if message.expires is None or message.state not in (FlagState.CONFIRMED, FlagState.PROPOSED):
                 continue
             at = moment(message.expires, "expires")
@@ -233,8 +235,9 @@ class Feeds(Service):
                 continue
             due: Moment = at
             gone = msgspec.structs.replace(
-                message, state=FlagState.EXPIRED, effective_at=due, record_id=f"expiry:{flag_id}:{at}"
+                message, state=FlagState.EXPIRED, effective_at=due, record_id=f"expiry:{at}"
             )
-            self._flags[flag_id] = (at, gone.record_id, gone)
-            found.append(Message(self._names.flags, flag_id.encode(), msgspec.json.encode(gone), []))
+            value = msgspec.json.encode(gone)
+            self._flags[name] = (at, self._controls.flag(value, at).record.record_id, gone)
+            found.append(Message(self._names.flags, message.flag_id.encode(), value, []))
         return found

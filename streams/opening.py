@@ -225,21 +225,29 @@ def facts_of(
     return facts
 
 
-def messages_of(rows: Sequence[Mapping[str, Any]], *, bank: str = "") -> list[AccountMessage]:
-    """Account rows as messages for the accounts topic: they hold from the beginning of time."""
+def messages_of(rows: Sequence[Mapping[str, Any]], *, bank: str = "", code: str = "") -> list[AccountMessage]:
+    """Account rows as messages for the accounts topic: they hold from the beginning of time.
+
+    An account is what the payments call it. `code`: they call it `code/number` where it is no IBAN.
+    """
+
+    def named(account: object) -> str:
+        text = str(account).strip()
+        return text if code and text.startswith(f"{code}/") else qualify(text, code)
+
     messages = []
     for fact, row in zip(_plain_facts(rows, bank), rows, strict=True):
         household = row.get("household", ())
         names = household.replace(",", ";").split(";") if isinstance(household, str) else list(household)
         messages.append(
             AccountMessage(
-                account=str(row["account"]),
+                account=named(row["account"]),
                 bank=fact.entity,
                 domain=fact.domain,
                 kind=fact.kind,
                 opened=fact.opened,
                 status=fact.status,
-                household=[str(name).strip() for name in names if str(name).strip()],
+                household=[named(name) for name in names if str(name).strip()],
                 observed_since=fact.observed_since,
                 income_band=fact.income_band,
                 effective_at=fact.effective_at,

@@ -29,21 +29,25 @@ def import_(
     bank: str = typer.Option(
         "", "--bank", help="The bank that holds them, where the file has no column `bank`."
     ),
-    as_written: bool = typer.Option(
-        False,
-        "--as-written",
-        help="The payments name accounts without their bank: do not put BANK/ before the numbers.",
+    number_of: str = typer.Option(
+        "",
+        "--qualify",
+        metavar="CODE",
+        help="Write CODE/ before numbers that are no IBAN, where the payments do (ISO 20022: the BIC without branch).",
     ),
     settings: Path | None = SETTINGS_OPTION,
     dry_run: bool = typer.Option(False, "--dry-run", help="Check the file and say what would be sent."),
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """Send accounts with what is known of them (kind, opened, status, household). Sending them again changes nothing."""
+    """Send accounts with what is known of them (kind, opened, status, household). They are named as their payments name them.
+
+    Sending them again changes nothing.
+    """
     from streams.cli.connect import run, settings_of
     from streams.opening import CannotOpen, messages_of, read_accounts
 
     try:
-        messages = messages_of(read_accounts(file), bank="" if as_written else bank)
+        messages = messages_of(read_accounts(file), bank=bank, code=number_of)
     except CannotOpen as problem:
         raise CliError(str(problem), details=problem.details, look=problem.look, code=Exit.INPUT) from problem
     if not dry_run:

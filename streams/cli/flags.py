@@ -1,12 +1,13 @@
 """`safehold flags add | import | withdraw | list`: what partners and reviewers say of accounts.
 
 A flag counts only while it is confirmed by a named person and has not expired. Withdrawing one corrects every open
-recommendation that leaned on it.
+recommendation that leaned on it. A flag is its account and its id: two partners may number alike.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ app = typer.Typer(
 )
 
 ACCOUNT_OPTION = typer.Option(
-    "", "--account", help="The account as the bank names it. Never written to a log."
+    "", "--account", help="The account as its payments name it. Never written to a log."
 )
 SUBJECT_OPTION = typer.Option("", "--subject", help="The account's pseudonym, where only that is known.")
 BY_OPTION = typer.Option(
@@ -103,6 +104,10 @@ def import_(
 def withdraw(
     flag_id: str = typer.Argument(help="Its id, as in `safehold flags list`."),
     reason: str = typer.Option(..., "--reason", help="Why."),
+    account: str = typer.Option(
+        "", "--account", help="Of which account, where several have a flag of this id."
+    ),
+    subject: str = typer.Option("", "--subject", help="The same by the account's pseudonym."),
     disputed: bool = typer.Option(
         False, "--disputed", help="It is disputed, not yet withdrawn. It counts as little."
     ),
@@ -116,11 +121,25 @@ def withdraw(
     from streams.cli.connect import run, settings_of
 
     chosen = settings_of(settings)
-    known = {message.flag_id: message for message in run(chosen, _latest(chosen))}
-    if flag_id not in known:
-        raise CliError(f"there is no flag {flag_id}", look="safehold flags list")
+    identity = _identity(chosen)
+    meant = identity(account, subject.lower()) if account or subject else ""
+    known = [
+        message
+        for message in run(chosen, _latest(chosen))
+        if message.flag_id == flag_id and (not meant or identity(message.account, message.subject) == meant)
+    ]
+    if not known:
+        of = " of this account" if meant else ""
+        raise CliError(f"there is no flag {flag_id}{of}", look="safehold flags list --all")
+    if len(known) > 1:
+        raise CliError(
+            f"{len(known)} accounts have a flag {flag_id}: say which with --account or --subject",
+            details=[f"{message.account or message.subject}, from {message.source}" for message in known],
+            look=f"safehold flags withdraw {flag_id} --account ACCOUNT",
+            code=Exit.USAGE,
+        )
     ended = msgspec.structs.replace(
-        known[flag_id],
+        known[0],
         state=FlagState.DISPUTED if disputed else FlagState.WITHDRAWN,
         reason=reason,
         effective_at=None,
@@ -233,6 +252,17 @@ def _flag_id(account: str, source: str) -> str:
     return "flag-" + blake2b(f"{source}\0{account}\0{time.time_ns()}".encode(), digest_size=6).hexdigest()
 
 
+def _identity(settings: Settings) -> Callable[[str, str], str]:
+    """What tells accounts apart: the pseudonym, or the name where whoever runs this may not read the pseudonym key."""
+    from streams.pseudonyms import BadKey, PseudonymKey, Pseudonyms, normalise
+
+    try:
+        pseudonyms = Pseudonyms(PseudonymKey.load(settings.pseudonym_key_file))
+    except (OSError, BadKey):
+        return lambda account, subject: subject or normalise(account)
+    return lambda account, subject: subject or f"{pseudonyms.account(account):016x}"
+
+
 async def _latest(settings: Settings) -> list[FlagMessage]:
     """The last state of each flag, in the order that the fold gives them."""
     import msgspec
@@ -241,7 +271,8 @@ async def _latest(settings: Settings) -> list[FlagMessage]:
     from streams.controls import BadControl, FlagMessage, moment
     from streams.reading import read_all
 
-    newest: dict[str, tuple[tuple[int, int], FlagMessage]] = {}
+    identity = _identity(settings)
+    newest: dict[tuple[str, str], tuple[tuple[int, int], FlagMessage]] = {}
     async with consumer(settings) as client:
         async for record in read_all(client, [names_of(settings).flags]):
             try:
@@ -254,8 +285,9 @@ async def _latest(settings: Settings) -> list[FlagMessage]:
             except (msgspec.MsgspecError, BadControl):
                 continue  # it is a dead letter by now: safehold dlq list
             order = (at, record.offset)
-            if message.flag_id not in newest or newest[message.flag_id][0] <= order:
-                newest[message.flag_id] = (order, message)
+            name = message.flag_id, identity(message.account, message.subject)
+            if name not in newest or newest[name][0] <= order:
+                newest[name] = (order, message)
     return [message for _, (_, message) in sorted(newest.items())]
 
 

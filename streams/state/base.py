@@ -141,6 +141,11 @@ class FlagEntry(msgspec.Struct, frozen=True, kw_only=True):
     """The flag record as it went into the ledger."""
 
     @property
+    def key(self) -> str:
+        """What it is kept under. Two partners may number alike, so an id alone is no flag's."""
+        return f"{self.party:016x}/{self.flag_id}"
+
+    @property
     def order(self) -> tuple[int, str]:
         """States of one flag in the order that counts."""
         return self.effective_at, self.record_id
@@ -224,7 +229,7 @@ class StateStore(Protocol):
         """Keep this state of the flag unless a later one (`FlagEntry.order`) is there."""
 
     async def list_flags(self, *, party: int | None = None) -> list[FlagEntry]:
-        """Every flag, or those of one account, ordered by `flag_id`."""
+        """Every flag, or those of one account, ordered by `flag_id` and account."""
 
     # -- one process per static member id -----------------------------------------------------------------------------------
 

@@ -210,14 +210,15 @@ class MemoryStore:
     async def put_flag(self, entry: FlagEntry) -> None:
         """Keep the later state of a flag."""
         flags = self._data.everything.flags
-        old = flags.get(entry.flag_id)
+        old = flags.get(entry.key)
         if old is None or old.order <= entry.order:
-            flags[entry.flag_id] = entry
+            flags[entry.key] = entry
 
     async def list_flags(self, *, party: int | None = None) -> list[FlagEntry]:
         """Flags by id."""
-        flags = self._data.everything.flags
-        return [flags[name] for name in sorted(flags) if party is None or flags[name].party == party]
+        flags = self._data.everything.flags.values()
+        found = [entry for entry in flags if party is None or entry.party == party]
+        return sorted(found, key=lambda entry: (entry.flag_id, entry.party))
 
     # -- one process per static member id -----------------------------------------------------------------------------------
 

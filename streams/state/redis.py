@@ -8,7 +8,7 @@
 | `sh1:{p12}:c` | control blob |
 | `sh1:{p12}:a:0` … `:a:1023` | hashes: 8-byte subject (little endian) → account blob |
 | `sh1:{p12}:r`, `sh1:{p12}:t` | recommendation index: hash by id, sorted set by event time |
-| `sh1:{flags}` | hash flag id → latest state |
+| `sh1:{flags}` | hash account/flag id → latest state |
 | `sh1:{m:<member>}` | member lock |
 | `sh:board:<generation>` | not the store's: `streams/board.py` |
 
@@ -357,10 +357,10 @@ class RedisStore:
         kept = 0
         while not kept:
             with _errors():
-                old = await self._client.hget(key, entry.flag_id)
+                old = await self._client.hget(key, entry.key)
             if old is not None and _flag(old).order > entry.order:
                 return
-            kept = await self._run(scripts.REPLACE_FIELD, [key], [entry.flag_id, old or b"", _encode(entry)])
+            kept = await self._run(scripts.REPLACE_FIELD, [key], [entry.key, old or b"", _encode(entry)])
 
     async def list_flags(self, *, party: int | None = None) -> list[FlagEntry]:
         """Flags by id."""
@@ -369,7 +369,7 @@ class RedisStore:
             async for name, value in self._client.hscan_iter(f"{self._keys}:{{flags}}", count=500):
                 found[name] = _flag(value)
         flags = [entry for entry in found.values() if party is None or entry.party == party]
-        return sorted(flags, key=lambda entry: entry.flag_id)
+        return sorted(flags, key=lambda entry: (entry.flag_id, entry.party))
 
     # -- one process per static member id -----------------------------------------------------------------------------------
 

@@ -251,6 +251,90 @@ def test_what_flags_and_accounts_send_is_what_the_worker_reads(
     assert msgspec.json.decode(account.value, type=AccountMessage).bank == BANK
 
 
+def test_of_two_flags_with_one_id_the_account_says_which(cli, installation: Installation) -> None:
+    for account in ("DE89 3704 0044 0532 0130 00", "south/17"):
+        cli(
+            "flags", "add", "--account", account, "--source", "p", "--reason", "r", "--by", "ada", "--id", "f1",
+            "-s", installation.settings,
+        )  # fmt: skip
+    listed = cli("flags", "list", "-s", installation.settings, "--json").json
+    assert sorted(flag["account"] for flag in listed) == ["DE89 3704 0044 0532 0130 00", "south/17"]
+    which = cli("flags", "withdraw", "f1", "--reason", "x", "-s", installation.settings)
+    assert which.code == Exit.USAGE
+    assert "south/17" in which.err
+    ended = ("flags", "withdraw", "f1", "--reason", "x", "--account", "de89370400440532013000")
+    assert cli(*ended, "-s", installation.settings).code == Exit.OK
+    (left,) = cli("flags", "list", "-s", installation.settings, "--json").json
+    assert left["account"] == "south/17"
+    nobody = cli(
+        "flags", "withdraw", "f1", "--reason", "x", "--account", "south/18", "-s", installation.settings
+    )
+    assert nobody.code == Exit.FAILED
+
+
+@pytest.mark.parametrize("numbers", ["900", "north/900", "DE89370400440532013000"])
+def test_facts_apply_to_the_accounts_that_payments_name_alike(
+    cli, installation: Installation, tmp_path: Path, numbers: str
+) -> None:
+    """Import accounts, send payments that name the same ids: the age of the account is known where it is judged."""
+    from detectors.config import default_config
+    from streams.controls import Controls
+    from streams.formats import canonical
+    from streams.judge import FileJudge
+    from streams.payment import DecodeContext, Payment
+    from streams.pseudonyms import PUBLIC_KEY, Pseudonyms
+    from tests.cli.samples import MULE, payments
+
+    accounts = tmp_path / "accounts.csv"
+    accounts.write_text(f"account,opened\n{numbers},2024-01-15\n")
+    assert cli("accounts", "import", accounts, "--bank", BANK, "-s", installation.settings).code == Exit.OK
+    (message,) = installation.read(installation.names.accounts)
+    fact = Controls(Pseudonyms(PUBLIC_KEY), lambda config: "").account(message.value, 0).record
+    sent = [
+        canonical.encode(payment).replace(f'"{MULE}"'.encode(), f'"{numbers}"'.encode())
+        for payment in payments()
+    ]
+    batch = [item for value in sent for item in canonical.decode(value, DecodeContext(bank=BANK))]
+    assert all(isinstance(item, Payment) for item in batch)
+    missing = []
+    for known in ([], [fact]):
+        judge = FileJudge(default_config())
+        judge.control(known)
+        judge.take(batch)
+        judge.finish(1.0)
+        bodies = [said.body for said in judge.standing.values() if said.subject == fact.subject]
+        assert bodies
+        missing.append({item.indicator for body in bodies for item in body.not_computable})
+    assert "new-account-velocity" in missing[0] - missing[1]
+
+
+def test_accounts_are_written_as_iso_20022_feeds_name_them(
+    cli, installation: Installation, tmp_path: Path
+) -> None:
+    accounts = tmp_path / "accounts.csv"
+    accounts.write_text("account,household\n17,18;ALPHDEFF/19\nDE89 3704 0044 0532 0130 00,\n")
+    ran = cli(
+        "accounts",
+        "import",
+        accounts,
+        "--bank",
+        "alpha",
+        "--qualify",
+        "ALPHDEFF",
+        "-s",
+        installation.settings,
+    )
+    assert ran.code == Exit.OK, ran.err
+    found = [
+        msgspec.json.decode(record.value, type=AccountMessage)
+        for record in installation.read(installation.names.accounts)
+    ]
+    assert [(message.account, message.household) for message in found] == [
+        ("ALPHDEFF/17", ["ALPHDEFF/18", "ALPHDEFF/19"]),
+        ("DE89370400440532013000", []),
+    ]
+
+
 def test_an_import_with_a_bad_row_sends_nothing(cli, installation: Installation, tmp_path: Path) -> None:
     flags = tmp_path / "flags.jsonl"
     flags.write_text(

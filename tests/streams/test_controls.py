@@ -63,13 +63,13 @@ def test_a_flag_names_its_account_by_pseudonym_and_has_the_same_id_twice() -> No
 def test_facts_and_decisions_go_to_their_subject() -> None:
     fact = CONTROLS.account(
         json.dumps(
-            {"account": "17", "bank": "north", "opened": "2024-01-02T00:00:00Z", "household": ["18"]}
+            {"account": "north/17", "bank": "north", "opened": "2024-01-02T00:00:00Z", "household": ["18"]}
         ).encode(),
         NOW,
     )
     assert isinstance(fact.record, Fact)
     assert fact.subject == fact.record.subject == PSEUDONYMS.account("north/17")
-    assert fact.record.household == (PSEUDONYMS.account("north/18"),)
+    assert fact.record.household == (PSEUDONYMS.account("18"),)  # as written, like every account
     placed = CONTROLS.decision(decision(), NOW)
     assert isinstance(placed.record, Decision)
     assert placed.subject == 77
@@ -211,7 +211,41 @@ def test_an_expiry_that_passes_is_said_once_and_the_same_by_everybody() -> None:
     placed = CONTROLS.flag(said.value or b"", NOW + 5 * DAY)
     assert isinstance(placed.record, Flag)
     assert (placed.record.state, placed.record.effective_at) == (FlagState.EXPIRED, expires)
-    assert placed.record.record_id == f"expiry:f1:{expires}"
+    assert placed.record.record_id == f"{placed.record.party:016x}/f1/expiry:{expires}"
+
+
+def test_two_partners_may_number_their_flags_alike() -> None:
+    one, other = flag(expires=NOW + DAY), flag(account="north/17", expires=NOW + DAY)
+    first, second = CONTROLS.flag(one, NOW).record, CONTROLS.flag(other, NOW).record
+    assert first.record_id != second.record_id
+    numbered = [CONTROLS.flag(flag(account=a, record_id="1"), NOW).record for a in ("north/17", "north/18")]
+    assert numbered[0].record_id != numbered[1].record_id
+    feeds = Written((NOW + DAY) / SECOND)
+    for value in (one, other):
+        feeds.note(value, NOW)
+    said = [CONTROLS.flag(message.value or b"", NOW).record for message in feeds.expired()]
+    assert {record.party for record in said if isinstance(record, Flag)} == {
+        PSEUDONYMS.account("DE02120300000000202051"),
+        PSEUDONYMS.account("north/17"),
+    }
+    assert len({record.record_id for record in said}) == 2
+    feeds.note(flag(state="withdrawn", confirmed_by=[], effective_at=NOW + 2 * DAY), NOW)
+    assert feeds.expired() == []
+
+
+async def test_flags_with_one_id_stand_side_by_side_in_the_registry() -> None:
+    feeds = Written(0.0)
+    for value in (
+        flag(),
+        flag(account="north/17"),
+        flag(account="north/17", state="withdrawn", effective_at=NOW + 1),
+    ):
+        await feeds.take(CONTROLS.flag, Event(value))
+    shown = {entry.party: entry.state for entry in await feeds._store.list_flags()}
+    assert shown == {
+        PSEUDONYMS.account("DE02120300000000202051"): "confirmed",
+        PSEUDONYMS.account("north/17"): "withdrawn",
+    }
 
 
 def test_a_withdrawn_flag_does_not_expire() -> None:

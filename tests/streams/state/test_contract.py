@@ -414,6 +414,12 @@ async def test_of_one_flag_the_latest_state_stays(store: StateStore, other: Stat
     await asyncio.gather(*(store.put_flag(flag("f0", i, "r", "confirmed", BIG)) for i in range(10)))
     assert await other.list_flags() == [flag("f0", 9, "r", "confirmed", BIG), last]
     assert await other.list_flags(party=5) == [last]
+    alike = flag(
+        "f1", 20, "c", "confirmed", party=6
+    )  # another partner's flag of another account, with the same id
+    await store.put_flag(alike)
+    assert await other.list_flags(party=6) == [alike]
+    assert [entry_ for entry_ in await other.list_flags() if entry_.flag_id == "f1"] == [last, alike]
 
 
 # -- one process per static member id -------------------------------------------------------------------------------------
