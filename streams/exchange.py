@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from mode import Service
@@ -22,11 +23,13 @@ class Exchange(Service):
         self._progress = progress
         self._board = board
         self._every = every
+        self.turned_at = time.monotonic()
 
     @Service.task
     async def _run(self) -> None:
         failing = False
         while not self.should_stop:
+            self.turned_at = time.monotonic()
             try:
                 await self._progress.exchange(self._board)
                 failing = False

@@ -67,6 +67,10 @@ class Feeds(Service):
         self._now = now
         self._producer: AIOKafkaProducer | None = None
         self._started = asyncio.Event()
+        self.delivering = 0
+        """Deliveries under way."""
+        self.delivered_at = self.watched_at = time.monotonic()
+        """When an attempt to deliver last ended, whichever way; when the watch of expiries last turned."""
         self._flags: dict[tuple[int, str], tuple[int, str, FlagMessage]] = {}
         """(account, flag id) → (effective, record id, message) of its latest state."""
 
@@ -146,20 +150,28 @@ class Feeds(Service):
 
     async def _deliver(self, messages: list[Message]) -> None:
         """Send until all are acknowledged. Sent again they change nothing."""
-        while True:
-            producer = self._producer
-            if producer is None:
-                raise RuntimeError("feeds are not started")
-            try:
-                waiting = [
-                    await producer.send(m.topic, m.value, m.key, m.partition, headers=m.headers)
-                    for m in messages
-                ]
-                await asyncio.gather(*waiting)
-                return
-            except (KafkaError, TimeoutError) as problem:
-                log.warning("control record not delivered", extra={"problem": type(problem).__name__})
+        self.delivering += 1
+        try:
+            while not await self._delivered(messages):
                 await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            self.delivering -= 1
+
+    async def _delivered(self, messages: list[Message]) -> bool:
+        producer = self._producer
+        if producer is None:
+            raise RuntimeError("feeds are not started")
+        try:
+            waiting = [
+                await producer.send(m.topic, m.value, m.key, m.partition, headers=m.headers) for m in messages
+            ]
+            await asyncio.gather(*waiting)
+        except (KafkaError, TimeoutError) as problem:
+            log.warning("control record not delivered", extra={"problem": type(problem).__name__})
+            return False
+        finally:
+            self.delivered_at = time.monotonic()
+        return True
 
     async def _show(self, flag: Flag) -> None:
         """Into the registry that people look at. Nothing depends on it."""
@@ -191,6 +203,7 @@ class Feeds(Service):
             await consumer.seek_to_beginning(*places)
             ends = await consumer.end_offsets(places)
             while not self.should_stop:
+                self.watched_at = time.monotonic()
                 fetched = await self._fetch(consumer)
                 for records in fetched.values():
                     for record in records:

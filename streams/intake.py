@@ -98,7 +98,8 @@ class Intake(Service):
         self._vault_topic = vault_topic
         self._unsealed: list[tuple[int, str]] = []
         """New (subject, account) pairs that the vault has not acknowledged."""
-        self.appended_at = time.monotonic()
+        self.read_at = self.appended_at = time.monotonic()
+        """When the reading loop last turned; when the appending one last appended, or had nothing that it might."""
         self._key_id = key_id
         self._generation = generation
         self._progress = progress
@@ -167,6 +168,7 @@ class Intake(Service):
     async def _read(self) -> None:
         consumer = self._client()
         while not self.should_stop:
+            self.read_at = time.monotonic()
             try:
                 fetched = await consumer.getmany(timeout_ms=FETCH_WAIT_MS * 2, max_records=FETCH_RECORDS)
             except KafkaError as problem:
@@ -185,7 +187,6 @@ class Intake(Service):
                     await asyncio.sleep(0)
             await self._look_at_ends()
             self._balance_fetching()
-            self._metrics.last_progress.labels("intake").set(time.time())
 
     def _decode(self, queue: SourceQueue, records: Sequence[Any]) -> None:
         feed = queue.feed
@@ -259,6 +260,8 @@ class Intake(Service):
         while not self.should_stop:
             async with self._appending:
                 appended = await self._append_or_recover()
+            if not self.waiting:
+                self.appended_at = time.monotonic()
             self._balance_fetching()
             if appended == 0:
                 await self._wait_for_news()
@@ -308,6 +311,7 @@ class Intake(Service):
             async with asyncio.timeout(5.0):
                 await old.stop()
         while not self.should_stop:
+            self.appended_at = time.monotonic()  # a broker that is away is no reason to restart us
             try:
                 await self._producer.start()
                 return
@@ -495,6 +499,8 @@ class Intake(Service):
             self._sources.queues.clear()
             self._owned.clear()
             self._progress.own_positions = {}
+            self._metrics.intake_front.clear()  # of what is another's now
+            self._metrics.intake_stuck.clear()
 
     async def assigned(self, partitions: set[TopicPartition]) -> None:
         """Begin with empty queues. Nothing is known of their ends yet, so nothing overtakes them."""
