@@ -152,7 +152,9 @@ class Feeds(Service):
         """Send until all are acknowledged. Sent again they change nothing."""
         self.delivering += 1
         try:
-            while not await self._delivered(messages):
+            while True:
+                if await self._delivered(messages):
+                    return
                 await asyncio.sleep(RETRY_SECONDS)
         finally:
             self.delivering -= 1
