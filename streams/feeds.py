@@ -150,6 +150,8 @@ class Feeds(Service):
 
     async def _deliver(self, messages: list[Message]) -> None:
         """Send until all are acknowledged. Sent again they change nothing."""
+        if not self.delivering:
+            self.delivered_at = time.monotonic()
         self.delivering += 1
         try:
             while True:

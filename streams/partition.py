@@ -147,6 +147,9 @@ class Partition:
         """Changes with every seek: what was fetched before it is not for us."""
         self.problem: str = ""
         self.last_progress = time.monotonic()
+        """When a step last ended, or its records began to wait."""
+        self.unwritten_since: float | None = None
+        """When the first step ended whose outcome is not written down yet."""
         self._fold = fold
         self._store = store
         self._broker = broker
@@ -189,10 +192,17 @@ class Partition:
         """Whether there are records that it has not applied."""
         return bool(self._queue)
 
+    @property
+    def state(self) -> StateLike | None:
+        """What it holds, to be looked at: a step may be changing it."""
+        return self._state
+
     def accept(self, session: int, records: Sequence[Record]) -> None:
         """Take fetched records. Never waits; what is too much pauses the partition instead."""
         if session != self.session or self.phase is not Phase.RUNNING or self._parking:
             return
+        if not self._queue:
+            self.last_progress = time.monotonic()
         self._queue.append(records)
         self._queued_bytes += sum(len(record.value or b"") for record in records)
         if self._queued_bytes > QUEUE_HIGH and not self._held:
@@ -313,6 +323,7 @@ class Partition:
         self._queued_bytes = 0
         self._entries.clear()
         self._dirty = False
+        self.unwritten_since = None
         self._progress.drop_partition(self.number)
 
     async def _begin(self) -> None:
@@ -446,7 +457,8 @@ class Partition:
                 self._executor, self._fold.step, state, frames
             )
         self._metrics.step_time.observe(time.perf_counter() - started)
-        self._dirty = True
+        if not self._dirty:
+            self._dirty, self.unwritten_since = True, time.monotonic()
         self._unflushed += sum(len(frame.rows) + len(frame.records) for frame in frames)
         crash_point("after-step")
         # 6. publish, and wait until all is acknowledged
@@ -517,6 +529,7 @@ class Partition:
         state.mark_flushed()
         self._entries.clear()
         self._dirty = False
+        self.unwritten_since = None
         self._unflushed = 0
         self._flushed_at = time.monotonic()
         self._metrics.flush_time.observe(time.perf_counter() - started)
