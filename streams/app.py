@@ -318,11 +318,12 @@ def make_store(settings: Settings, key_id: str) -> StateStore:
     )
 
 
-def make_vault(settings: Settings, key: PseudonymKey) -> VaultWriter | None:
+def make_vault(settings: Settings, key: PseudonymKey, metrics: Metrics) -> VaultWriter | None:
     """The writer of the vault, where the settings name its keys."""
     if not settings.vault_key_file:
         return None
-    return VaultWriter(VaultKeys.load(settings.vault_key_file, unlike=key.reveal()))
+    keys = VaultKeys.load(settings.vault_key_file, unlike=key.reveal())
+    return VaultWriter(keys, collided=metrics.pseudonym_collisions.inc)
 
 
 def store_meta(settings: Settings, key_id: str) -> StoreMeta:
@@ -506,7 +507,7 @@ async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:
         loop.add_signal_handler(number, stop.set)
     try:
         key = PseudonymKey.load(settings.pseudonym_key_file)
-        vault = make_vault(settings, key)
+        vault = make_vault(settings, key, metrics)
         pseudonyms = Pseudonyms(key, remember_new=vault is not None)
         lengths = fold_settings(settings, key.id)
         config = load_config(settings)

@@ -356,7 +356,10 @@ class Controls:
             return subject
         if not account.strip():
             raise BadControl("account: neither account nor subject is given")
-        return self._pseudonyms.account(account)
+        try:
+            return self._pseudonyms.account(account)
+        except ValueError as problem:  # its text never holds the account
+            raise BadControl(str(problem)) from None
 
 
 def _new_config(message: NewConfig, record_id: str, at: int, digest: Callable[[Config], str]) -> ConfigRecord:

@@ -62,6 +62,11 @@ class Metrics:
             ("source", "partition"),
         )
 
+        self.pseudonym_collisions = self._counter(
+            "pseudonym_collisions_total",
+            "Pseudonyms that came with a second account: two people's money is judged as one. Must stay 0.",
+        )
+
         # -- the ledger and the monitor
         self.ledger_lag = self._gauge(
             "ledger_lag_records", "Ledger messages that are appended and not yet applied.", ("partition",)

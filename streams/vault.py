@@ -14,6 +14,7 @@ Nonces are random. One key is good for 2^32 records; give it a successor long be
 from __future__ import annotations
 
 import binascii
+import logging
 import os
 import re
 from collections import OrderedDict
@@ -25,6 +26,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from streams.pseudonyms import normalise
+
+log = logging.getLogger(__name__)
 
 VERSION = 1
 KEY_BYTES = 32
@@ -127,12 +130,19 @@ class VaultWriter:
     """Seals each pseudonym once, as far as it remembers; one that it forgot is sealed again, which does no harm.
 
     A pseudonym that comes with a second account is a collision (docs/adr/0003-sixty-four-bit-ids.md): the second one is not
-    sealed, and the pseudonym stands in `collisions` for an operator to be told.
+    sealed, and the operator is told: a log line, and `collided` once for each such pseudonym.
     """
 
-    def __init__(self, keys: VaultKeys, *, remembered: int = REMEMBERED) -> None:
+    def __init__(
+        self,
+        keys: VaultKeys,
+        *,
+        remembered: int = REMEMBERED,
+        collided: Callable[[], None] = lambda: None,
+    ) -> None:
         self._keys = keys
         self._limit = remembered
+        self._collided = collided
         self._written: OrderedDict[int, int] = OrderedDict()
         """Pseudonym → hash of its account, in this process only."""
         self._sealed: dict[int, int] = {}
@@ -147,11 +157,19 @@ class VaultWriter:
             mark = hash(normalise(account))
             known = self._written.get(pseudonym, self._sealed.get(pseudonym))
             if known is not None and known != mark:
-                self.collisions.add(pseudonym)
+                self._tell(pseudonym)
             elif pseudonym not in self._written:
                 self._sealed[pseudonym] = mark
                 records.append(self._keys.seal(pseudonym, account))
         return records
+
+    def _tell(self, pseudonym: int) -> None:
+        if pseudonym in self.collisions:
+            return
+        self.collisions.add(pseudonym)
+        self._collided()
+        # Neither the pseudonym nor an account: docs/runbooks/pseudonym-collision.md says how to find them.
+        log.critical("two accounts have one pseudonym", extra={"count": len(self.collisions)})
 
     def written(self, records: Iterable[VaultRecord]) -> None:
         """These are in the topic. What was sealed and is not among them counts as not sealed."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
+from streams.app import make_vault
+from streams.metrics import Metrics
 from streams.pseudonyms import PseudonymKey
 from streams.vault import (
     Reading,
@@ -165,6 +168,24 @@ def test_a_second_account_under_one_pseudonym_is_not_sealed_but_reported() -> No
     writer.written(records)
     assert writer.seal([(1, "b"), (2, "d"), (2, "c")]) == []
     assert writer.collisions == {1, 2}
+
+
+def test_a_collision_is_counted_and_logged_once_without_naming_anybody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = PseudonymKey.generate("k1")
+    path = tmp_path / "vault.key"
+    path.write_text(f"v1:{ONE[1].hex()}\n")
+    metrics = Metrics()
+    writer = make_vault(SimpleNamespace(vault_key_file=str(path)), key, metrics)  # type: ignore[arg-type]
+    assert writer is not None
+    pseudonym = 0x1234_5678_9ABC_DEF0
+    for account in ("first-account", "second-account", "second-account", "third-account"):
+        writer.written(writer.seal([(pseudonym, account)]))
+    assert b"safehold_pseudonym_collisions_total 1.0" in metrics.render()
+    (line,) = [record for record in caplog.records if record.levelname == "CRITICAL"]
+    text = f"{line.getMessage()} {line.__dict__}"
+    assert all(word not in text for word in (str(pseudonym), f"{pseudonym:x}", "-account"))
 
 
 def test_two_accounts_under_one_pseudonym_are_not_shown() -> None:
