@@ -31,7 +31,7 @@ from redis.asyncio.cluster import RedisCluster
 import detectors
 import streams
 from detectors.config import Config, default_config
-from detectors.model import ENGINE_VERSION, SECOND
+from detectors.model import ENGINE_VERSION, SECOND, ClassSource
 from detectors.settings import FoldSettings
 from detectors.step import load_control, new_state, step
 from streams import config_file, logs, outputs, topics, warmup
@@ -42,6 +42,7 @@ from streams.exchange import Exchange
 from streams.feeds import Feeds
 from streams.folding import Fold
 from streams.formats import canonical, iso20022
+from streams.formats.codes import CLASSES
 from streams.formats.files import MappedDecoder
 from streams.formats.mapping import load_mapping
 from streams.health import Health, HealthServer, Loop
@@ -234,7 +235,16 @@ def feed_of(topic: BankTopic) -> Feed:
         mapping = load_mapping(topic.mapping)
         decode = MappedDecoder(mapping).decode
         return Feed(topic.name, decode, system_wide=topic.system_wide or mapping.system_wide)
-    context = DecodeContext(bank=topic.bank, system_wide=topic.system_wide, currency=topic.currency)
+    cls = CLASSES[topic.party_class]
+    context = DecodeContext(
+        bank=topic.bank,
+        bank_codes=frozenset(topic.bank_codes),
+        zone=topic.zone,
+        system_wide=topic.system_wide,
+        currency=topic.currency,
+        party_class=cls,
+        class_source=ClassSource.MAPPING if cls else ClassSource.UNKNOWN,
+    )
     reader = canonical.decode if topic.format == "canonical" else iso20022.decode
     return Feed(
         topic.name,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import msgspec
 import yaml
 
 from detectors.model import DAY, HOUR, MINUTE, SECOND, Mode
+from streams.formats.codes import CLASSES
 from streams.settings_values import (
     BOOLEAN,
     CURRENCY,
@@ -39,6 +42,7 @@ from streams.settings_values import (
     read_fields,
     yaml_place,
 )
+from streams.zones import UnknownZone, zone
 
 FORMATS = ("canonical", "pacs008", "camt054", "mapping")
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
@@ -69,6 +73,12 @@ class BankTopic(msgspec.Struct, frozen=True, kw_only=True):
     """How late its payments may come, µs. None: the worker's `lateness`."""
     currency: str = ""
     """Currency of messages that name none."""
+    bank_codes: tuple[str, ...] = ()
+    """BICs and clearing codes that mean `bank`."""
+    zone: str = "UTC"
+    """Zone of times that name none."""
+    party_class: str = "unknown"
+    """What accounts are of which a message says nothing."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,6 +144,7 @@ def _topics(value: object) -> tuple[BankTopic, ...]:
         if not found:
             topics.append(BankTopic(**values))
             problems += [f"topics[{number}].{problem}" for problem in _topic_problems(topics[-1])]
+    problems += _code_problems(topics)
     names = [topic.name for topic in topics]
     problems += [
         f"topics: {name} stands there twice" for name in sorted({n for n in names if names.count(n) > 1})
@@ -151,11 +162,58 @@ def _topic_problems(topic: BankTopic) -> list[str]:
         problems.append(f"mapping has no use with format {topic.format}")
     if topic.format != "canonical" and not topic.bank:
         problems.append(f"bank is needed with format {topic.format}: such messages do not say who reports")
+    if topic.format == "mapping":
+        problems += [
+            f"{name} has no use with format mapping: the mapping says it"
+            for name, unused in (("bank_codes", ()), ("zone", "UTC"), ("party_class", "unknown"))
+            if getattr(topic, name) != unused
+        ]
+    if topic.bank_codes and not topic.bank:
+        problems.append("bank_codes are of a bank: bank is needed")
+    # Without them every payment would be accepted and none judged.
+    if topic.format == "pacs008" and not topic.bank_codes and not topic.system_wide:
+        problems.append("bank_codes are needed with format pacs008: nothing else says what is held here")
     return problems
+
+
+def _code_problems(topics: list[BankTopic]) -> list[str]:
+    """A code means one bank; and what stands before a bank's account numbers must not differ from feed to feed."""
+    banks: defaultdict[str, set[str]] = defaultdict(set)
+    codes: defaultdict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for topic in topics:
+        for code in topic.bank_codes:
+            banks[code.upper()].add(topic.bank)
+        if topic.format in ("pacs008", "camt054"):
+            codes[topic.bank].add(tuple(sorted(topic.bank_codes)))
+    return [
+        f"topics: the bank code {code} stands for {' and for '.join(sorted(meant))}"
+        for code, meant in banks.items()
+        if len(meant) > 1
+    ] + [
+        f"topics: all ISO 20022 feeds of {bank} need the same bank_codes"
+        for bank, several in codes.items()
+        if len(several) > 1
+    ]
+
+
+def _codes(value: object) -> tuple[str, ...]:
+    codes = value if isinstance(value, list) else [value]
+    if not all(isinstance(code, str) and re.fullmatch(r"[A-Za-z0-9]{1,35}", code) for code in codes):
+        raise BadValue("must be a list of BICs or clearing codes: letters and digits (put numbers in quotes)")
+    return tuple(codes)
+
+
+def _zone(value: object) -> str:
+    try:
+        return zone(str(value)).key
+    except UnknownZone:
+        raise BadValue("must be a time zone such as Europe/Berlin") from None
 
 
 MODE = Kind("one of a list", lambda value: Mode(str(value)))
 TOPICS = Kind("list of topics", _topics)
+CODES = Kind("list of codes", _codes)
+ZONE = Kind("time zone", _zone)
 
 
 # -- the table ------------------------------------------------------------------------------------------------------------
@@ -177,6 +235,20 @@ TOPIC_FIELDS: tuple[Field, ...] = (
         why="a wait of more than a month would make every answer a month old",
     ),
     Field("currency", CURRENCY, "", "Currency of messages that name none."),
+    Field(
+        "bank_codes",
+        CODES,
+        (),
+        "BICs (branches count with them) and clearing codes that mean this bank. Needed with format pacs008.",
+    ),
+    Field("zone", ZONE, "UTC", "Zone of times without an offset, as the tz database names it."),
+    Field(
+        "party_class",
+        TEXT,
+        "unknown",
+        "What accounts are of which a message says nothing. `personal` only where it is true of nearly all of them.",
+        choices=tuple(CLASSES),
+    ),
 )
 
 FIELDS: tuple[Field, ...] = (

@@ -196,7 +196,7 @@ class Field:
 
     def show(self, value: object) -> str:
         """A value as it is written in the file."""
-        if value is None:
+        if value is None or value == ():
             return ""
         if self.kind is DURATION and isinstance(value, int):
             return show_duration(value)

@@ -204,7 +204,7 @@ def _payment(message: Transaction, context: DecodeContext, index: int) -> Paymen
         return Rejected(
             Reason.INVALID, "debtor.agent, creditor.agent: one must say which bank holds its account", index
         )
-    if message.merchant_category_code and creditor.cls == 0:
+    if message.merchant_category_code and message.creditor.type == "unknown":
         creditor.cls = merchant_class(message.merchant_category_code)
         creditor.class_source = ClassSource.MCC
     channel = CHANNELS[message.channel]

@@ -388,9 +388,10 @@ class _Message:
         own = self._party(self.own, "")
         own.bank = bank
         other = self._party(fields, "debtor_" if credit else "creditor_")
-        if (mcc := fields.get("mcc")) and not credit and not other.cls:
+        # What the entry says of the other end is better than the feed's default.
+        if (mcc := fields.get("mcc")) and not credit:
             other.cls, other.class_source = merchant_class(mcc), ClassSource.MCC
-        elif channel == Channel.FEE and not other.cls:
+        elif channel == Channel.FEE:
             other.cls, other.class_source = PartyClass.BANK, ClassSource.MAPPING
         if not own.account:
             raise _Refused(Reason.MISSING_ACCOUNT, "Ntfctn/Acct: no id")

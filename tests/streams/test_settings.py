@@ -37,6 +37,16 @@ def test_the_page_is_current(checkout: Path) -> None:
     assert (checkout / "docs/settings.md").read_text() == markdown()
 
 
+def iso(name: str, **more: Any) -> dict[str, Any]:
+    """A topic of bank alpha in ISO 20022."""
+    return {"name": name, "format": "pacs008", "bank": "alpha", "bank_codes": ["ALPHDEFF"], **more}
+
+
+def test_what_an_iso_20022_topic_says_of_its_bank(tmp_path: Path) -> None:
+    (topic,) = settings(tmp_path, {"topics": [iso("p", zone="Europe/Berlin", party_class="personal")]}).topics
+    assert (topic.bank_codes, topic.zone, topic.party_class) == (("ALPHDEFF",), "Europe/Berlin", "personal")
+
+
 def test_the_table_and_the_types_agree() -> None:
     assert [field.name for field in FIELDS] == list(dict.fromkeys(field.name for field in FIELDS))
     assert {field.name for field in FIELDS} == set(Settings.__struct_fields__)
@@ -70,13 +80,13 @@ def test_a_variable_overlays_the_file(tmp_path: Path) -> None:
         SAFEHOLD_REDIS_CLUSTER="true",
         SAFEHOLD_OBSERVED_SINCE="1970-01-03",
         SAFEHOLD_BOOTSTRAP_SERVERS="a:1, [::1]:2",
-        SAFEHOLD_TOPICS='[{"name": "x", "format": "pacs008", "bank": "alpha", "lateness": "4d"}]',
+        SAFEHOLD_TOPICS='[{"name": "x", "format": "camt054", "bank": "alpha", "lateness": "4d"}]',
         OTHER="ignored",
     )
     assert (found.lateness, found.health_port, found.redis_cluster) == (96 * HOUR, 0, True)
     assert found.observed_since == 2 * DAY
     assert found.bootstrap_servers == ("a:1", "[::1]:2")
-    assert found.topics == (BankTopic(name="x", format="pacs008", bank="alpha", lateness=4 * DAY),)
+    assert found.topics == (BankTopic(name="x", format="camt054", bank="alpha", lateness=4 * DAY),)
 
 
 def test_an_empty_variable_is_as_good_as_none(tmp_path: Path) -> None:
@@ -153,6 +163,22 @@ def test_every_problem_is_named_at_once(tmp_path: Path) -> None:
         ({"redis_cluster": "yes"}, ["redis_cluster must be true or false"]),
         ({"health_port": 70_000}, ["health_port is above 65535"]),
         ({"observed_since": "January"}, ["observed_since must be a date"]),
+        ({"topics": [iso("p", bank_codes=[])]}, ["topics[0].bank_codes are needed with format pacs008"]),
+        ({"topics": [iso("p", bank_codes=[37040044])]}, ["topics[0].bank_codes must be a list"]),
+        ({"topics": [iso("p", zone="Berlin")]}, ["topics[0].zone must be a time zone"]),
+        ({"topics": [iso("p", party_class="person")]}, ["topics[0].party_class must be one of"]),
+        (
+            {"topics": [iso("p"), iso("q", bank="beta")]},
+            ["topics: the bank code ALPHDEFF stands for alpha and"],
+        ),
+        (
+            {"topics": [iso("p"), iso("q", format="camt054", bank_codes=[])]},
+            ["topics: all ISO 20022 feeds of"],
+        ),
+        (
+            {"topics": [iso("p", format="mapping", mapping="berka")]},
+            ["topics[0].bank_codes has no use with format mapping"],
+        ),
     ],
 )
 def test_what_cannot_be(tmp_path: Path, changes: dict[str, Any], words: list[str]) -> None:
