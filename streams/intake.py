@@ -19,7 +19,9 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
@@ -295,7 +297,7 @@ class Intake(Service):
     async def _recover(self) -> None:
         """Forget what is in hand. A new producer: whatever the old one still holds must not follow what it failed on."""
         self._session += 1
-        self._builder.take()
+        self._builder.take_all()
         consumer = self._client()
         assigned = consumer.assignment()
         now = time.monotonic()
@@ -387,7 +389,7 @@ class Intake(Service):
                 if built % 2_000 == 0:
                     await asyncio.sleep(0)
             last[name] = messages[-1].offset
-        rows = self._builder.take()
+        rows = self._builder.take_all()
         # 3. vault, before anybody can ask for the name behind a pseudonym
         if self._vault is not None:
             self._unsealed += self._take_new()
@@ -447,23 +449,25 @@ class Intake(Service):
         ]
         await asyncio.gather(*waiting)
 
-    async def _send_rows(self, kind: Kind, rows: Rows) -> None:
+    async def _send_rows(self, kind: Kind, gathered: Sequence[Rows]) -> None:
         """Send the frames of every ledger partition. The first failure ends the process of sending, and this service."""
-        parts = rows.legs if kind is Kind.LEGS else rows.counts
-        if not parts:
-            return
-        banks = rows.banks if kind is Kind.LEGS else ()
-        async with asyncio.TaskGroup() as group:
-            for partition, mine in parts.items():
-                messages = ledger.encode_rows(
-                    kind,
-                    mine,
-                    sources=rows.sources,
-                    banks=banks,
-                    key_id=self._key_id,
-                    generation=self._generation,
+        chains: defaultdict[int, list[Iterator[bytes]]] = defaultdict(list)
+        for rows in gathered:
+            for partition, mine in (rows.legs if kind is Kind.LEGS else rows.counts).items():
+                chains[partition].append(
+                    ledger.encode_rows(
+                        kind,
+                        mine,
+                        sources=rows.sources,
+                        banks=rows.banks if kind is Kind.LEGS else (),
+                        key_id=self._key_id,
+                        generation=self._generation,
+                    )
                 )
-                group.create_task(self._chain(partition, messages))
+        if chains:
+            async with asyncio.TaskGroup() as group:
+                for partition, messages in chains.items():
+                    group.create_task(self._chain(partition, chain.from_iterable(messages)))
 
     async def _chain(self, partition: int, messages: Iterator[bytes]) -> None:
         producer = self._producing()

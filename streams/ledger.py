@@ -4,12 +4,16 @@
 
 The body of `legs` and `counts` is the rows as they lie in memory (little endian); that of the other kinds is a msgpack
 array of control records. The layout byte is `detectors.model.LAYOUT_VERSION`: a reader of another layout refuses.
+
+A frame's header names the sources and banks of its own rows and no others, so that it stays short however many banks one
+fetch brings.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -22,6 +26,9 @@ MAX_MESSAGE_BYTES = 900_000
 
 MAX_ROWS = 4_000
 """Most rows of one frame, so that one step stays short."""
+
+MAX_HEADER_BYTES = 0xFFFF
+"""The header's length is a u16."""
 
 _PREFIX = struct.Struct("<4sBBH")
 _KINDS: tuple[Kind, ...] = (
@@ -70,7 +77,7 @@ _encoder = msgspec.msgpack.Encoder()
 
 def _message(kind: Kind, header: Header, body: bytes) -> bytes:
     packed = _encoder.encode(header)
-    if len(packed) > 0xFFFF:
+    if len(packed) > MAX_HEADER_BYTES:
         raise LedgerError(
             f"the header of a {kind} frame takes {len(packed)} bytes: too many sources or banks"
         )
@@ -88,18 +95,66 @@ def encode_rows(
     max_rows: int = MAX_ROWS,
     max_bytes: int = MAX_MESSAGE_BYTES,
 ) -> Iterator[bytes]:
-    """Messages of `legs` or `counts` rows, in order: as many as the bounds ask for."""
+    """Messages of `legs` or `counts` rows, in order: as many as the bounds ask for.
+
+    `sources` and `banks` are what the rows' numbers mean. Raises `LedgerError` for rows that point past them, and for a row
+    whose message alone would break a bound; bounds of names are the business of who gathers rows (`streams.legs`).
+    """
     dtype = _DTYPES.get(kind)
     if dtype is None or rows.dtype != dtype:
         raise LedgerError(f"{kind} frames do not hold rows of {rows.dtype}")
-    header = Header(len(rows), key_id, generation, tuple(sources), tuple(banks))
-    room = max_bytes - _PREFIX.size - len(_encoder.encode(header)) - 8  # `n` may pack longer than here
-    fit = min(max_rows, room // dtype.itemsize)
-    if fit < 1:
-        raise LedgerError(f"no row of a {kind} frame fits into {max_bytes} bytes beside its header")
+    columns: dict[str, Sequence[str]] = {"source": sources}
+    if kind is Kind.LEGS:
+        columns["bank"] = banks
+    for column, names in columns.items():
+        if len(rows) and int(rows[column].max()) >= len(names):
+            raise LedgerError(f"{kind} rows name a {column} that was not given")
+    header = Header(len(rows), key_id, generation)
+    room = max_bytes - _PREFIX.size - len(_encoder.encode(header))
+    fit = max(1, min(max_rows, room // dtype.itemsize))
     for start in range(0, len(rows), fit):
-        part = rows[start : start + fit]
-        yield _message(kind, msgspec.structs.replace(header, n=len(part)), part.tobytes())
+        yield from _fitting(kind, rows[start : start + fit], columns, header, max_bytes)
+
+
+def _fitting(
+    kind: Kind, part: np.ndarray, columns: dict[str, Sequence[str]], header: Header, max_bytes: int
+) -> Iterator[bytes]:
+    """The rows as one message, else each half so."""
+    own = {column: _own_names(part[column], names) for column, names in columns.items()}
+    lists = {"sources": own["source"].names, "banks": own["bank"].names if "bank" in own else ()}
+    header = msgspec.structs.replace(header, n=len(part), **lists)
+    packed = len(_encoder.encode(header))
+    size = _PREFIX.size + packed + part.nbytes
+    if packed <= MAX_HEADER_BYTES and size <= max_bytes:
+        if any(names.numbers is not None for names in own.values()):
+            part = part.copy()
+            for column, names in own.items():
+                if names.numbers is not None:
+                    part[column] = names.numbers
+        yield _message(kind, header, part.tobytes())
+    elif len(part) > 1:
+        middle = len(part) // 2
+        yield from _fitting(kind, part[:middle], columns, header, max_bytes)
+        yield from _fitting(kind, part[middle:], columns, header, max_bytes)
+    else:
+        raise LedgerError(f"one row of a {kind} frame takes {size} bytes with its header")
+
+
+class _Own(NamedTuple):
+    """Names that a part uses, in their order, and its column by their new numbers; None where the old ones hold."""
+
+    names: tuple[str, ...]
+    numbers: np.ndarray | None
+
+
+def _own_names(column: np.ndarray, names: Sequence[str]) -> _Own:
+    if len(names) == 1:
+        return _Own(tuple(names), None)
+    used = np.flatnonzero(np.bincount(column, minlength=len(names)))
+    if len(used) == len(names):
+        return _Own(tuple(names), None)
+    # `used` is sorted: the place of a number in it is its new number.
+    return _Own(tuple(names[number] for number in used.tolist()), np.searchsorted(used, column))
 
 
 def encode_records(

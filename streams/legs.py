@@ -6,17 +6,14 @@ Which side makes a leg, what a payment is worth in u, and what is refused whatev
 from __future__ import annotations
 
 import struct
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from detectors.model import COUNT, DAY, LEG, MAX_AMOUNT, PPM, PRECISION_US, PartyClass
-from detectors.partition import partition_of
 from streams.payment import FUTURE_TOLERANCE, Payment, Reason, Rejected
-from streams.pseudonyms import Memo, Pseudonyms
+from streams.pseudonyms import Pseudonyms
 
 _LEG = struct.Struct("<QQQqqqqQqIHH3s8B")
 _COUNT = struct.Struct("<qHiIIII")
@@ -48,6 +45,15 @@ NO_LEG_CLASSES = frozenset(
 """Shops, utilities, employers, payment firms, cash, a bank's own books, and those who are never scored."""
 
 HAS_LEG = tuple(value not in NO_LEG_CLASSES for value in range(256))
+
+MAX_NAMES = 1 << 16
+"""Most banks, or sources, that the u16 columns of rows can number."""
+
+MAX_ACCOUNT = 1_000
+"""Longest account identifier, in characters: the vault has to write it down, and a broker to take that."""
+
+MAX_BANK_BYTES = 1_000
+"""Longest name of a bank. No code is a tenth of it; a frame's header must hold the names of any one row."""
 
 
 def coordinate(offset: int, index: int, side: int) -> int:
@@ -94,10 +100,24 @@ class Rows(NamedTuple):
     banks: tuple[str, ...]
 
 
+class Unholdable(ValueError):
+    """A value that no ledger row can hold. The text names the field, never the value."""
+
+
 def counts_partition(source: str, partitions: int) -> int:
     """Ledger partition that holds the counts of one source partition (`topic/partition`)."""
     tail = source.rpartition("/")[2]
     return int(tail) % partitions if tail.isascii() and tail.isdigit() else 0
+
+
+def _split(rows: np.ndarray, places: np.ndarray) -> dict[int, np.ndarray]:
+    """The rows of each partition, in their order."""
+    if not len(rows):
+        return {}
+    order = np.argsort(places, kind="stable")
+    rows, places = rows[order], places[order]
+    first = np.flatnonzero(np.diff(places, prepend=-1))
+    return dict(zip(places[first].tolist(), np.split(rows, first[1:]), strict=True))
 
 
 class LegBuilder:
@@ -117,11 +137,12 @@ class LegBuilder:
         self._currencies = _by_currency(rates)
         # A time that is known to the hour or the day may lie anywhere in its step, of any zone.
         self._tolerance = tuple(future_tolerance + (step if step > 1 else 0) for step in PRECISION_US)
-        self._place_of = Memo(partial(partition_of, partitions=partitions), 1 << 19)
-        self._legs: defaultdict[int, bytearray] = defaultdict(bytearray)
-        self._counts: defaultdict[int, bytearray] = defaultdict(bytearray)
-        self._sources: dict[str, tuple[int, bytearray]] = {}
+        self._legs, self._counts = bytearray(), bytearray()
+        """Rows in the order in which they came, whatever their partition."""
+        self._sources: dict[str, int] = {}
         self._banks: dict[str, int] = {}
+        self._full: list[Rows] = []
+        """What was gathered before the numbers of names ran out."""
         self._hashers: dict[str, Callable[[str], int]] = {}
         self.pending = 0
         """Leg rows not taken yet."""
@@ -145,12 +166,12 @@ class LegBuilder:
         `source` is `topic/partition`, `received` the append time of the bank's own record. `system_wide`: the report
         makes legs for the accounts of every bank, not only for those that the reporting bank holds.
         """
-        # The hottest loop of intake: names are local, lookups are dictionary hits, a row is one `pack`.
+        # Names are local, lookups are dictionary hits, a row is one `pack`.
         refused: list[Rejected] = []
         accepted = no_effect = made = 0
-        source_index, counts = self._sources.get(source) or self._new_source(source)
+        source_index = self._source(source)
         base = offset << COORDINATE_BITS
-        subjects, place_of, legs, banks = self._pseudonyms.accounts, self._place_of, self._legs, self._banks
+        subjects, legs, banks = self._pseudonyms.accounts, self._legs, self._banks
         currencies, tolerance, pack, has_leg = self._currencies, self._tolerance, _LEG.pack, HAS_LEG
         last_bank = ""
         hasher: Callable[[str], int] = _no_hasher
@@ -158,107 +179,151 @@ class LegBuilder:
             if isinstance(item, Rejected):
                 refused.append(item)
                 continue
-            amount, time, debtor, creditor = item.amount, item.time, item.debtor, item.creditor
-            payer_account, payee_account = debtor.account, creditor.account
-            payer = subjects[payer_account] if payer_account else 0
-            payee = subjects[payee_account] if payee_account else 0
-            rate, code = currencies.get(item.currency, _UNKNOWN)
-            if rate == PPM:
-                amount_u = amount
-            else:
-                amount_u, rest = divmod(amount * rate, PPM)
-                if rest > _HALF or (rest == _HALF and amount_u & 1):
-                    amount_u += 1
-            if (
-                not rate
-                or not 0 <= amount <= MAX_AMOUNT
-                or amount_u > MAX_AMOUNT
-                or time > received + tolerance[item.precision]
-                or index > MAX_INDEX
-                or not (payer or payee)
-            ):
-                refused.append(self._refusal(item, index, received, payer, payee))
+            if len(banks) > MAX_NAMES - 2:
+                self._cut()
+                source_index, legs, banks = self._source(source), self._legs, self._banks
+            try:
+                amount, time, debtor, creditor = item.amount, item.time, item.debtor, item.creditor
+                payer_account, payee_account = debtor.account, creditor.account
+                if len(payer_account) > MAX_ACCOUNT or len(payee_account) > MAX_ACCOUNT:
+                    raise Unholdable(f"account: more than {MAX_ACCOUNT} characters")
+                payer = subjects[payer_account] if payer_account else 0
+                payee = subjects[payee_account] if payee_account else 0
+                rate, code = currencies.get(item.currency, _UNKNOWN)
+                if rate == PPM:
+                    amount_u = amount
+                else:
+                    amount_u, rest = divmod(amount * rate, PPM)
+                    if rest > _HALF or (rest == _HALF and amount_u & 1):
+                        amount_u += 1
+                if (
+                    not rate
+                    or not 0 <= amount <= MAX_AMOUNT
+                    or amount_u > MAX_AMOUNT
+                    or time > received + tolerance[item.precision]
+                    or index > MAX_INDEX
+                    or not (payer or payee)
+                ):
+                    refused.append(self._refusal(item, index, received, payer, payee))
+                    continue
+                if amount == 0 or payer == payee:
+                    accepted += 1
+                    no_effect += 1
+                    continue
+                bank, debtor_bank, creditor_bank, only = item.bank, debtor.bank, creditor.bank, item.only_side
+                debtor_class, creditor_class = debtor.cls, creditor.cls
+                paid = (
+                    payer
+                    and (debtor_bank == bank or system_wide)
+                    and has_leg[debtor_class]
+                    and not debtor.external
+                    and only != 1
+                )
+                got = (
+                    payee
+                    and (creditor_bank == bank or system_wide)
+                    and has_leg[creditor_class]
+                    and not creditor.external
+                    and only != 0
+                )
+                if not (paid or got):
+                    accepted += 1
+                    continue
+                if bank != last_bank:
+                    last_bank, hasher = bank, self._hasher(bank)
+                status, end_to_end_id = item.status, item.end_to_end_id
+                leg = hasher(item.refers_to if status else item.tx_id)
+                payment = 0
+                if end_to_end_id or item.uetr:
+                    payment = self._pseudonyms.payment(item.uetr, end_to_end_id, amount, item.currency, time)
+                place = self._pseudonyms.places[item.place] if item.place else 0
+                channel, purpose, precision, lexicon = (
+                    item.channel,
+                    item.purpose,
+                    item.precision,
+                    item.lexicon,
+                )
+                row = base | (2 * index + 1)
+                rows = b""
+                if paid:
+                    debtor_bank = debtor_bank or bank
+                    bank_index = banks.get(debtor_bank)
+                    if bank_index is None:
+                        bank_index = self._new_bank(debtor_bank)
+                    rows = pack(
+                        payer, leg, payee if creditor_class != _CASH else 0, time, received, amount, amount_u, payment,
+                        row, place, source_index, bank_index, code,
+                        creditor_class, creditor.class_source, channel, purpose, precision, status, learn, lexicon,
+                    )  # fmt: skip
+                if got:
+                    creditor_bank = creditor_bank or bank
+                    bank_index = banks.get(creditor_bank)
+                    if bank_index is None:
+                        bank_index = self._new_bank(creditor_bank)
+                    rows += pack(
+                        payee, leg | 1, payer if debtor_class != _CASH else 0, time, received, amount, amount_u, payment,
+                        row + 1, place, source_index, bank_index, code,
+                        debtor_class, debtor.class_source, channel, purpose, precision, status, learn, lexicon,
+                    )  # fmt: skip
+            except Exception as problem:  # noqa: BLE001 - a value that a row cannot hold may cost this payment, never the next
+                detail = f"a value that no row holds: {type(problem).__name__}"
+                if isinstance(problem, Unholdable):
+                    detail = str(problem)
+                refused.append(Rejected(Reason.INVALID, detail, index))
                 continue
             accepted += 1
-            if amount == 0 or payer == payee:
-                no_effect += 1
-                continue
-            bank, debtor_bank, creditor_bank, only = item.bank, debtor.bank, creditor.bank, item.only_side
-            debtor_class, creditor_class = debtor.cls, creditor.cls
-            paid = (
-                payer
-                and (debtor_bank == bank or system_wide)
-                and has_leg[debtor_class]
-                and not debtor.external
-                and only != 1
-            )
-            got = (
-                payee
-                and (creditor_bank == bank or system_wide)
-                and has_leg[creditor_class]
-                and not creditor.external
-                and only != 0
-            )
-            if not (paid or got):
-                continue
-            if bank != last_bank:
-                last_bank, hasher = bank, self._hasher(bank)
-            status, end_to_end_id = item.status, item.end_to_end_id
-            leg = hasher(item.refers_to if status else item.tx_id)
-            payment = 0
-            if end_to_end_id or item.uetr:
-                payment = self._pseudonyms.payment(item.uetr, end_to_end_id, amount, item.currency, time)
-            place = self._pseudonyms.places[item.place] if item.place else 0
-            channel, purpose, precision, lexicon = item.channel, item.purpose, item.precision, item.lexicon
-            row = base | (2 * index + 1)
-            if paid:
-                debtor_bank = debtor_bank or bank
-                bank_index = banks.get(debtor_bank)
-                if bank_index is None:
-                    bank_index = banks[debtor_bank] = len(banks)
-                legs[place_of[payer]] += pack(
-                    payer, leg, payee if creditor_class != _CASH else 0, time, received, amount, amount_u, payment,
-                    row, place, source_index, bank_index, code,
-                    creditor_class, creditor.class_source, channel, purpose, precision, status, learn, lexicon,
-                )  # fmt: skip
-                made += 1
-            if got:
-                creditor_bank = creditor_bank or bank
-                bank_index = banks.get(creditor_bank)
-                if bank_index is None:
-                    bank_index = banks[creditor_bank] = len(banks)
-                legs[place_of[payee]] += pack(
-                    payee, leg | 1, payer if debtor_class != _CASH else 0, time, received, amount, amount_u, payment,
-                    row + 1, place, source_index, bank_index, code,
-                    debtor_class, debtor.class_source, channel, purpose, precision, status, learn, lexicon,
-                )  # fmt: skip
-                made += 1
+            made += len(rows) // _LEG.size
+            legs += rows
         self.pending += made
-        counts += _COUNT.pack(
+        self._counts += _COUNT.pack(
             base, source_index, received // DAY, accepted, len(refused), no_effect, 2 * accepted - made
         )
         return refused
 
     def take(self) -> Rows:
-        """Everything since the last call."""
-        rows = Rows(
-            {partition: np.frombuffer(bytes(rows), LEG) for partition, rows in sorted(self._legs.items())},
-            {
-                partition: np.frombuffer(bytes(rows), COUNT)
-                for partition, rows in sorted(self._counts.items())
-            },
-            tuple(self._sources),
-            tuple(self._banks),
-        )
-        self._legs, self._counts = defaultdict(bytearray), defaultdict(bytearray)
-        self._sources, self._banks = {}, {}
-        self.pending = 0
-        return rows
+        """Everything since the last call, for who gathers fewer than `MAX_NAMES` banks and sources in between."""
+        everything = self.take_all()
+        if len(everything) > 1:
+            raise Unholdable(f"bank, source: more than {MAX_NAMES} different ones")
+        return everything[0]
 
-    def _new_source(self, source: str) -> tuple[int, bytearray]:
-        counts = self._counts[counts_partition(source, self._partitions)]
-        known = self._sources[source] = (len(self._sources), counts)
-        return known
+    def take_all(self) -> list[Rows]:
+        """Everything since the last call, in the order in which it has to be sent."""
+        self._cut()
+        everything, self._full = self._full, []
+        self.pending = 0
+        return everything
+
+    def _cut(self) -> None:
+        """Put aside what is gathered; names are numbered anew."""
+        legs = np.frombuffer(bytes(self._legs), LEG)
+        counts = np.frombuffer(bytes(self._counts), COUNT)
+        sources, banks = tuple(self._sources), tuple(self._banks)
+        places = np.array([counts_partition(source, self._partitions) for source in sources], np.int64)
+        self._full.append(
+            Rows(
+                _split(legs, partitions_of(legs["subject"], self._partitions)),
+                _split(counts, places[counts["source"]]),
+                sources,
+                banks,
+            )
+        )
+        self._legs, self._counts = bytearray(), bytearray()
+        self._sources, self._banks = {}, {}
+
+    def _source(self, source: str) -> int:
+        number = self._sources.get(source)
+        if number is None:
+            if len(self._sources) >= MAX_NAMES:
+                self._cut()
+            number = self._sources[source] = len(self._sources)
+        return number
+
+    def _new_bank(self, bank: str) -> int:
+        if len(bank.encode()) > MAX_BANK_BYTES:
+            raise Unholdable(f"agent: more than {MAX_BANK_BYTES} bytes")
+        number = self._banks[bank] = len(self._banks)
+        return number
 
     def _hasher(self, bank: str) -> Callable[[str], int]:
         hasher = self._hashers.get(bank)

@@ -36,6 +36,12 @@ def leg_frames(draw: st.DrawFn) -> tuple[np.ndarray, tuple[str, ...], tuple[str,
     return leg_rows(draw, draw(st.integers(1, 40)), len(sources), len(banks)), sources, banks
 
 
+def named(frame: model.Frame, column: str) -> list[str]:
+    """What the numbers of a column mean in their own frame."""
+    names = {"source": frame.sources, "bank": frame.banks}[column]
+    return [names[number] for number in frame.rows[column].tolist()]
+
+
 FACTS = st.builds(
     model.Fact,
     record_id=TEXT,
@@ -124,10 +130,14 @@ def test_legs_come_back_as_they_went(
     assert all(len(message) <= max_bytes for message in messages)
     frames = [ledger.decode(message, offset=at, appended=7) for at, message in enumerate(messages)]
     assert all(len(frame.rows) <= max_rows for frame in frames)
-    assert np.concatenate([frame.rows for frame in frames]).tobytes() == rows.tobytes()
-    assert {(frame.sources, frame.banks, frame.appended, frame.kind) for frame in frames} == {
-        (sources, banks, 7, Kind.LEGS)
-    }
+    back = np.concatenate([frame.rows for frame in frames])
+    for column in LEG.names:
+        if column not in ("source", "bank"):
+            assert back[column].tobytes() == rows[column].tobytes()
+    assert {(frame.appended, frame.kind) for frame in frames} == {(7, Kind.LEGS)}
+    for column, given_ in (("source", sources), ("bank", banks)):
+        names = [name for frame in frames for name in named(frame, column)]
+        assert names == [given_[number] for number in rows[column].tolist()]
     assert [frame.offset for frame in frames] == list(range(len(messages)))
     kind, header = ledger.peek_header(messages[0])
     assert (kind, header.key_id, header.generation) == (Kind.LEGS, "k1", "g1")
@@ -185,10 +195,42 @@ def test_a_message_cut_anywhere_is_refused(keep: int) -> None:
 
 def test_rows_must_point_into_the_header() -> None:
     rows = np.zeros(1, LEG)
-    rows["source"] = 1
-    (message,) = ledger.encode_rows(Kind.LEGS, rows, sources=["payments/0"], banks=["north"])
-    with pytest.raises(ledger.DamagedFrame, match="source"):
-        ledger.decode(message, offset=0)
+    for column in ("source", "bank"):
+        rows[:] = 0
+        (message,) = ledger.encode_rows(Kind.LEGS, rows, sources=["payments/0"], banks=["north"])
+        rows[column] = 1
+        with pytest.raises(ledger.LedgerError, match=column):
+            list(ledger.encode_rows(Kind.LEGS, rows, sources=["payments/0"], banks=["north"]))
+        damaged = message[: -LEG.itemsize] + rows.tobytes()
+        with pytest.raises(ledger.DamagedFrame, match=column):
+            ledger.decode(damaged, offset=0)
+
+
+@pytest.mark.parametrize("length", [1, 64, 1_000])
+def test_more_banks_than_one_header_holds_are_several_frames(length: int) -> None:
+    count = 65_536 if length == 1 else 3_000
+    banks = [f"{number:05x}".rjust(length, "b") for number in range(count)]
+    rows = np.zeros(count, LEG)
+    rows["bank"] = np.random.default_rng(1).permutation(count)
+    messages = list(ledger.encode_rows(Kind.LEGS, rows, sources=["s/0", "s/1"], banks=banks))
+    assert max(map(len, messages)) <= ledger.MAX_MESSAGE_BYTES
+    frames = [ledger.decode(message, offset=at) for at, message in enumerate(messages)]
+    assert [name for frame in frames for name in named(frame, "bank")] == [
+        banks[number] for number in rows["bank"].tolist()
+    ]
+    assert all(len(frame.banks) == len(set(frame.rows["bank"].tolist())) for frame in frames)
+    assert {frame.sources for frame in frames} == {("s/0",)}
+
+
+def test_as_many_sources_are_several_frames_of_counts() -> None:
+    sources = [f"{number:03}".rjust(249, "t") for number in range(1_000)]
+    rows = np.zeros(1_000, COUNT)
+    rows["source"] = np.arange(1_000)
+    frames = [
+        ledger.decode(message, offset=0) for message in ledger.encode_rows(Kind.COUNTS, rows, sources=sources)
+    ]
+    assert len(frames) > 1
+    assert [name for frame in frames for name in named(frame, "source")] == sources
 
 
 def test_a_record_larger_than_a_message_is_refused() -> None:
@@ -198,7 +240,7 @@ def test_a_record_larger_than_a_message_is_refused() -> None:
 
 
 def test_a_header_may_not_swallow_the_message() -> None:
-    with pytest.raises(ledger.LedgerError, match="no row"):
+    with pytest.raises(ledger.LedgerError, match="one row"):
         list(ledger.encode_rows(Kind.LEGS, np.zeros(1, LEG), sources=["x" * 500], banks=["b"], max_bytes=500))
 
 

@@ -8,9 +8,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detectors.model import COUNT, DAY, HOUR, LEG, MAX_AMOUNT, PPM, Channel, PartyClass, Status, TimePrecision
+from detectors.model import (
+    COUNT,
+    DAY,
+    HOUR,
+    LEG,
+    MAX_AMOUNT,
+    PPM,
+    Channel,
+    Kind,
+    PartyClass,
+    Status,
+    TimePrecision,
+)
 from detectors.partition import partition_of
-from streams.legs import COORDINATE_BITS, LegBuilder, coordinate, counts_partition, half_even, partitions_of
+from streams import ledger
+from streams.legs import (
+    COORDINATE_BITS,
+    MAX_ACCOUNT,
+    MAX_BANK_BYTES,
+    MAX_NAMES,
+    LegBuilder,
+    Unholdable,
+    coordinate,
+    counts_partition,
+    half_even,
+    partitions_of,
+)
 from streams.payment import FUTURE_TOLERANCE, Party, Payment, Reason, Rejected
 from streams.pseudonyms import PUBLIC_KEY, Pseudonyms
 from streams.rates import load_rates
@@ -217,6 +241,71 @@ def test_balance_and_placement(messages: list[list[Payment]], partitions: int, s
 def test_vectorised_placement_is_the_placement(subjects: list[int], partitions: int) -> None:
     found = partitions_of(np.array(subjects, np.uint64), partitions)
     assert found.tolist() == [partition_of(subject, partitions) for subject in subjects]
+
+
+@pytest.mark.parametrize("split", [1, 70_000])
+@pytest.mark.parametrize("length", [8, MAX_BANK_BYTES])
+def test_any_number_of_banks_becomes_frames(split: int, length: int) -> None:
+    """One fetch that names 70,000 banks, as many messages or as one: each leg keeps its bank, in order."""
+    count = 70_000 if length == 8 else 3_000
+    names = [f"{number:06d}".rjust(length, "B") for number in range(count)]
+    made = [
+        pay(tx_id=name, debtor=Party("A", name), creditor=Party("B", name, external=True)) for name in names
+    ]
+    builder = LegBuilder(2, PSEUDONYMS, RATES)
+    for offset, first in enumerate(range(0, count, count // split or 1)):
+        some = made[first : first + (count // split or 1)]
+        assert builder.add(some, f"t/{offset % 3}", offset, NOON, system_wide=True) == []
+    found: list[str] = []
+    accepted = 0
+    for rows in builder.take_all():
+        for part in rows.legs.values():
+            for message in ledger.encode_rows(Kind.LEGS, part, sources=rows.sources, banks=rows.banks):
+                frame = ledger.decode(message, offset=0)
+                found += [frame.banks[number] for number in frame.rows["bank"].tolist()]
+        for part in rows.counts.values():
+            for message in ledger.encode_rows(Kind.COUNTS, part, sources=rows.sources):
+                accepted += int(ledger.decode(message, offset=0).rows["accepted"].sum())
+    assert found == names
+    assert accepted == count
+
+
+def test_take_gives_one_set_of_names_or_nothing() -> None:
+    builder = LegBuilder(1, PSEUDONYMS, RATES)
+    many = [pay(debtor=Party("A", str(number)), creditor=Party("B")) for number in range(MAX_NAMES + 1)]
+    builder.add(many, "t/0", 0, NOON, system_wide=True)
+    with pytest.raises(Unholdable):
+        builder.take()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"debtor": Party("A", "b" * (MAX_BANK_BYTES + 1))},
+        {"debtor": Party("A", "\ud800")},
+        {"debtor": Party("A" * (MAX_ACCOUNT + 1), "own")},
+        {"creditor": Party("\ud800", "own")},
+        {"tx_id": "\ud800"},
+        {"time": -(2**63) - 1},
+        {"lexicon": 256},
+        {"precision": 9},
+        {"amount": 1.5},
+        {"debtor": Party("A", "own", 1_000)},
+    ],
+)
+def test_what_no_row_holds_costs_one_payment(wrong: dict[str, object]) -> None:
+    legs, counts, refused = build(pay(tx_id="1"), pay(**wrong), pay(tx_id="2"), system_wide=True)
+    assert [(item.reason, item.index) for item in refused] == [(Reason.INVALID, 1)]
+    assert legs["leg"].tolist() == [
+        leg | side
+        for leg in (PSEUDONYMS.transaction("own", "1"), PSEUDONYMS.transaction("own", "2"))
+        for side in (0, 1)
+    ]
+    assert (counts["accepted"].tolist(), counts["rejected"].tolist(), counts["no_leg"].tolist()) == (
+        [2],
+        [1],
+        [0],
+    )
 
 
 def test_batching_does_not_change_a_row() -> None:
