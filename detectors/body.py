@@ -27,17 +27,30 @@ from detectors.model import (
     AccountKind,
     Action,
     Family,
+    PartyClass,
     Role,
     Side,
     Stage,
+    TimePrecision,
 )
 from detectors.render import points as say_points
 from detectors.render import sentence
 from detectors.roles import ROLES, payers, role_shares
 from detectors.scoring import FAMILIES, Plan, Reading, Verdict, plan, read, score
 from detectors.sections import ESSENTIAL_KINDS
-from detectors.spec import DETECTOR_ERROR, MAX_EVIDENCE, NOT_COMPUTABLE, AccountView, Evidence, Ints, Observed
+from detectors.spec import (
+    DETECTOR_ERROR,
+    MAX_EVIDENCE,
+    MEASURE_KIND,
+    MEASURE_TEXT,
+    NOT_COMPUTABLE,
+    AccountView,
+    Evidence,
+    Ints,
+    Observed,
+)
 from detectors.typologies import FALLBACK_TITLE, TOO_DENSE, TYPOLOGIES
+from detectors.units import say
 from detectors.window import currency_name
 
 DISCLOSURE: Final = "investigator-only"
@@ -72,6 +85,17 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     tx_ids: tuple[str, ...]
     truncated: bool
     plain_sentence: str
+
+
+class Cited(msgspec.Struct, frozen=True, kw_only=True):
+    """A payment that a reason or a mitigator rests on, seen from the account."""
+
+    tx_id: str
+    side: str
+    time: int
+    precision: str  # exact, minute, hour, day: how finely the time is known
+    amount: int
+    currency: str
 
 
 class GateEvidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +154,7 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
     subject_account: str
     bank: str
     event_time: int
+    time_precision: str
     trigger_tx: str
     trigger_side: str
     action: str
@@ -148,6 +173,7 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
     points_by_family: dict[str, int]
     reasons: tuple[Reason, ...]
     mitigators: tuple[Reason, ...]
+    payments: tuple[Cited, ...]  # of reasons and mitigators, oldest first
     what_would_change_this: tuple[Change, ...]
     limits: tuple[Limit, ...]
     not_computable: tuple[NotComputable, ...]
@@ -186,6 +212,7 @@ class Context:
     sends: bool
     max_action: int
     late: bool = False
+    currencies: NDArray[np.int64] | None = None  # packed codes of the view's rows; None = all in `currency`
 
 
 def recommendation_id(subject: int, typology: str, bucket: int) -> str:
@@ -275,6 +302,26 @@ def _reason(column: int, points: int, strength: int, seen: Evidence, view: Accou
     )
 
 
+def _cited(reasons: tuple[Reason, ...], view: AccountView, context: Context) -> tuple[Cited, ...]:
+    """Day and amount of each payment that is named. What is with a protected account is never displayed."""
+    named = {tx_id for reason in reasons for tx_id in reason.tx_ids}
+    found = []
+    for row, leg in enumerate(view.leg.tolist()):
+        if transaction_id(leg) in named and view.party_class[row] != PartyClass.SENSITIVE:
+            code = None if context.currencies is None else int(context.currencies[row])
+            found.append(
+                Cited(
+                    tx_id=transaction_id(leg),
+                    side=Side(leg & 1).name.lower(),
+                    time=int(view.time[row]),
+                    precision=TimePrecision(int(view.precision[row])).name.lower(),
+                    amount=int(view.amount[row]),
+                    currency=context.currency if code is None else currency_name(code),
+                )
+            )
+    return tuple(found)
+
+
 def _rescore(high: Ints, low: Ints, plan: Plan, context: Context) -> list[Verdict]:
     n = len(high)
     scores = score(
@@ -354,14 +401,16 @@ def _nearest(columns: list[int], seen: dict[int, Evidence]) -> list[Change]:
                 best = (slack, column, item)
     if best is None:
         return []
-    slack, column, item = best
+    _, column, item = best
+    assert item.threshold is not None
     return [
         Change(
             kind="nearest-threshold",
             indicator=IDS[column],
             action="",
             points=0,
-            text=f"{SPECS[column].title}: {item.measure} is closest to its threshold ({slack * 100 // PPM}% from {item.param}).",
+            text=f"{SPECS[column].title}: {MEASURE_TEXT[item.measure]} is closest to its threshold, "
+            f"{say(MEASURE_KIND[item.measure], item.value)} against {say(MEASURE_KIND[item.measure], item.threshold)}.",
         )
     ]
 
@@ -462,11 +511,16 @@ def explain_leg(
     if against:
         by_family[Family.MITIGATOR.value] = taken
     trigger = int(view.leg[-1])
+    reasons, mitigators = (
+        tuple(_reason(c, int(gained[c]), int(spoken[c]), seen[c], view, plan) for c in columns)
+        for columns in (for_it, against)
+    )
     return Body(
         recommendation_id=context.recommendation_id,
         subject_account=f"{context.subject:016x}",
         bank=context.bank,
         event_time=view.now,
+        time_precision=TimePrecision(int(view.precision[-1])).name.lower(),
         trigger_tx=transaction_id(trigger),
         trigger_side=Side(trigger & 1).name.lower(),
         action=action,
@@ -486,8 +540,9 @@ def explain_leg(
         points_low=verdict.total_low,
         points_high=verdict.total_high,
         points_by_family=by_family,
-        reasons=tuple(_reason(c, int(gained[c]), int(spoken[c]), seen[c], view, plan) for c in for_it),
-        mitigators=tuple(_reason(c, int(gained[c]), int(spoken[c]), seen[c], view, plan) for c in against),
+        reasons=reasons,
+        mitigators=mitigators,
+        payments=_cited((*reasons, *mitigators), view, context),
         what_would_change_this=_changes(high, low, for_it, verdict, seen, plan, context),
         limits=_limits(for_it, view, verdict, context, here, failed),
         not_computable=tuple(
@@ -539,6 +594,7 @@ def assemble(
         sends=views[0].measure("flagged_out") > views[0].measure("flagged_in"),
         max_action=ACTION_NAMES.index(config.for_entity(bank).max_action),
         late=late,
+        currencies=currency,
     )
     arrays = plan(config) if arrays is None else arrays
     verdict = _rescore(high[None, :], low[None, :], arrays, context)[0]
@@ -597,6 +653,7 @@ def too_dense(
         subject_account=f"{subject:016x}",
         bank=bank,
         event_time=since,
+        time_precision="exact",
         trigger_tx="",
         trigger_side="",
         action=ACTION_NAMES[Action.MONITOR],
@@ -615,6 +672,7 @@ def too_dense(
         points_by_family={},
         reasons=(reason,),
         mitigators=(),
+        payments=(),
         what_would_change_this=(),
         limits=limits,
         not_computable=(),

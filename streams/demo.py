@@ -531,6 +531,8 @@ def named(latest: Latest, bank: SimulatedBank, pseudonyms: Pseudonyms) -> list[d
         body["trigger_tx"] = transactions.get(body["trigger_tx"], body["trigger_tx"])
         for reason in (*body["reasons"], *body["mitigators"]):
             reason["tx_ids"] = [transactions.get(tx, tx) for tx in reason["tx_ids"]]
+        for cited in body["payments"]:
+            cited["tx_id"] = transactions.get(cited["tx_id"], cited["tx_id"])
         bodies.append(body)
     return sorted(bodies, key=lambda body: (body["event_time"], body["recommendation_id"]))
 

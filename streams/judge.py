@@ -313,6 +313,8 @@ class Names:
         document["trigger_tx"] = self.transactions.get(document["trigger_tx"], document["trigger_tx"])
         for reason in (*document["reasons"], *document["mitigators"]):
             reason["tx_ids"] = [self.transactions.get(tx, tx) for tx in reason["tx_ids"]]
+        for payment in document["payments"]:
+            payment["tx_id"] = self.transactions.get(payment["tx_id"], payment["tx_id"])
         return document
 
 

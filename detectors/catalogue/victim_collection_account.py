@@ -38,7 +38,7 @@ SPEC = DetectorSpec(
     strength="The mean of payers (half at min_payers, full at full_payers) and of the share passed on (half at "
     "forward_share, full at full_forward).",
     sentence="{collect_payers} people paid in for the first time within {window} (from {min_payers}), "
-    "{collect_one_off} of them once or ever more (from {one_off_share}); {collect_forwarded} of their "
+    "{collect_one_off} of them only once or in ever larger amounts (from {one_off_share}); {collect_forwarded} of their "
     "{collect_credits} went on (from {forward_share}).",
     sources=(
         cite("FC25S", "mule side (page not seen)", "Many small payments from strangers, passed on."),

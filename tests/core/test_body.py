@@ -129,6 +129,24 @@ def test_every_field_is_there_and_survives_json() -> None:
     assert msgspec.json.encode(tree, order="sorted") == raw
 
 
+def test_every_payment_that_is_named_has_its_day_and_amount() -> None:
+    body = ring()
+    named = {tx_id for reason in (*body.reasons, *body.mitigators) for tx_id in reason.tx_ids}
+    assert {payment.tx_id for payment in body.payments} == named
+    assert [payment.time for payment in body.payments] == sorted(payment.time for payment in body.payments)
+    assert {(p.side, p.amount, p.currency, p.precision) for p in body.payments} == {
+        ("credit", 40_000, "EUR", "exact"),
+        ("debit", 38_000, "EUR", "exact"),
+    }
+    assert body.time_precision == "exact"
+
+
+def test_the_nearest_threshold_is_said_in_words() -> None:
+    (nearest,) = [c for c in ring().what_would_change_this if c.kind == "nearest-threshold"]
+    assert "_" not in nearest.text
+    assert " is closest to its threshold, " in nearest.text
+
+
 def floats(tree: object) -> bool:
     """Whether a value holds a float anywhere."""
     if isinstance(tree, dict):
