@@ -18,8 +18,8 @@ ROWS: list[tuple[str, list[Panel]]] = [
         "Is it well?",
         [
             (
-                "Seconds since each loop turned",
-                "A loop that stands still is the first thing to look at. Page at 120 s.",
+                "Seconds since each loop got on",
+                "Since it got something done, or had nothing to do. Page at 120 s; no-progress.md says what each loop is.",
                 "s",
                 [
                     (
@@ -145,7 +145,7 @@ ROWS: list[tuple[str, list[Panel]]] = [
                 "Breaks must be zero. More than one digest means workers judge by different rules.",
                 "short",
                 [
-                    ("balance breaks", "sum(safehold_balance_break_total{%s})"),
+                    ("balance breaks", "sum(safehold_balance_breaks{%s})"),
                     ("fence lost", "sum(safehold_fence_lost_total{%s})"),
                     ("configurations", "count(count by (digest) (safehold_config_version_info{%s} == 1))"),
                 ],

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import shutil
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +36,8 @@ from detectors.config import Config, default_config
 from detectors.model import ENGINE_VERSION, SECOND, ClassSource
 from detectors.settings import FoldSettings
 from detectors.step import load_control, new_state, step
-from streams import config_file, logs, outputs, topics, warmup
+from streams import config_file, logs, outputs, topics, versions, warmup, watching
+from streams.balance import Reconciler
 from streams.board import Board, MemoryBoard, Progress, RedisBoard
 from streams.clients import KafkaOptions
 from streams.controls import Controls
@@ -45,14 +48,14 @@ from streams.formats import canonical, iso20022
 from streams.formats.codes import CLASSES
 from streams.formats.files import MappedDecoder
 from streams.formats.mapping import load_mapping
-from streams.health import Health, HealthServer, Loop
+from streams.health import Health, HealthServer
 from streams.intake import Intake
 from streams.keeping import Keeper
 from streams.legs import LegBuilder
 from streams.located import Misplaced
 from streams.metrics import Metrics
 from streams.monitor import CHANNEL_SIZE, Batch, LedgerChannel, Monitor
-from streams.partition import Partition, PartitionSettings, Phase
+from streams.partition import PartitionSettings, Phase
 from streams.payment import DecodeContext
 from streams.pseudonyms import BadKey, PseudonymKey, Pseudonyms
 from streams.rates import load_rates
@@ -76,9 +79,6 @@ log = logging.getLogger(__name__)
 
 OK, CHECK_FAILED, BAD_INPUT, UNREACHABLE, CRASHED, NOT_OURS = 0, 1, 3, 4, 70, 75
 STOP_SECONDS = 40.0
-JUDGING_SECONDS = 120.0
-INTAKE_SECONDS = 120.0
-"""How long a loop with work in hand may take over the next piece before /livez says that it is dead."""
 
 
 class CannotStart(Exception):
@@ -102,10 +102,12 @@ class MemberLock:
         self._member = member
         self._token = token
         self._ttl = ttl
+        self.turned_at = time.monotonic()
         self._task = asyncio.create_task(self._beat(), name="member-lock")
 
     async def _beat(self) -> None:
         while True:
+            self.turned_at = time.monotonic()
             try:
                 await self._store.renew_member(self._member, self._token, self._ttl)
             except MemberLost:
@@ -166,23 +168,14 @@ class Parts:
     intake: Intake
     monitor: Monitor
     feeds: Feeds
+    exchange: Exchange
+    reconciler: Reconciler
 
-    def watch(self, health: Health) -> None:
+    def watch(self, health: Health, lock: MemberLock, flush_seconds: float) -> None:
         """Have the loops asked for progress, and the partitions for readiness."""
         health.need("partitions", self.problems)
-        health.watch(Loop("judging", self._judged_at, self._judging_waits, JUDGING_SECONDS))
-        health.watch(
-            Loop("intake", lambda: self.intake.appended_at, lambda: self.intake.waiting, INTAKE_SECONDS)
-        )
-
-    def _waiting(self) -> list[Partition]:
-        return [part for part in self.monitor.partitions.values() if part.waiting]
-
-    def _judging_waits(self) -> bool:
-        return bool(self._waiting())
-
-    def _judged_at(self) -> float:
-        return min((part.last_progress for part in self._waiting()), default=0.0)
+        for loop in watching.loops(self, lock, flush_seconds):
+            health.watch(loop)
 
     def problems(self) -> list[str]:
         """Why the worker is not ready; empty = it is."""
@@ -254,15 +247,16 @@ def feed_of(topic: BankTopic) -> Feed:
     )
 
 
-def fold_settings(settings: Settings, key_id: str, tzdata: str = "") -> FoldSettings:
+def fold_settings(settings: Settings, key_id: str) -> FoldSettings:
     """The lengths of the fold."""
-    return FoldSettings(
-        lateness=settings.lateness,
-        spread=settings.spread,
-        observed_since=settings.observed_since,
-        generation=settings.generation,
-        key_id=key_id,
-        tzdata=tzdata,
+    return versions.with_zone_data(
+        FoldSettings(
+            lateness=settings.lateness,
+            spread=settings.spread,
+            observed_since=settings.observed_since,
+            generation=settings.generation,
+            key_id=key_id,
+        )
     )
 
 
@@ -430,6 +424,7 @@ def assemble(
         ),
         channel=lambda: channel,
         observe=partial(outputs.count, metrics),
+        show=partial(watching.show_states, metrics),
     )
     intake = Intake(
         feeds=[feed_of(topic) for topic in settings.topics],
@@ -469,8 +464,18 @@ def assemble(
             monitor.accept(batch)
 
     app.agent(channel, name="judge")(judge)
-    services: list[Service] = [*extra, feeds, Exchange(progress, board), monitor, intake]
-    return Parts(app, Plumbing(services), store, metrics, progress, intake, monitor, feeds)
+    exchange = Exchange(progress, board)
+    reconciler = Reconciler(
+        store=store,
+        partitions=settings.ledger_partitions,
+        ends=partial(monitor.last_offsets, settings.ledger_partitions),
+        mine=partial(monitor.owns, 0),
+        metrics=metrics,
+    )
+    services: list[Service] = [*extra, feeds, exchange, monitor, intake, reconciler]
+    return Parts(
+        app, Plumbing(services), store, metrics, progress, intake, monitor, feeds, exchange, reconciler
+    )
 
 
 async def serve(parts: Parts, stop: asyncio.Event, lost: asyncio.Event) -> int:
@@ -511,6 +516,7 @@ async def _run_to_its_end(runner: Service) -> BaseException | None:
 async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:
     """Everything that needs the event loop."""
     metrics = metrics or Metrics()
+    metrics.build.labels(**versions.build()).set(1)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -530,14 +536,44 @@ async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:
     health = Health(metrics)
     health.need("partitions", lambda: ["still starting"])
     server = HealthServer(health, host=settings.health_host, port=settings.health_port)
-    await asyncio.to_thread(check_topics, settings)
-    await asyncio.to_thread(warmup.warm_up, fold)
-    collect_rarely()
+    await listen(server)  # first: whether it gets anywhere can be asked while it checks and compiles
+    try:
+        await asyncio.to_thread(check_topics, settings)
+        await asyncio.to_thread(warmup.warm_up, fold)
+        collect_rarely()
+        return await hold_and_serve(settings, key, vault, pseudonyms, fold, controls, health, stop)
+    finally:
+        await server.stop()
+
+
+async def listen(server: HealthServer) -> None:
+    """Open the health port, or say in one line why it cannot be."""
+    try:
+        await server.start()
+    except OSError as problem:
+        taken = problem.errno == errno.EADDRINUSE
+        why = "is taken by another process" if taken else f"cannot be opened: {problem.strerror or problem}"
+        raise CannotStart(
+            CHECK_FAILED if taken else BAD_INPUT,
+            [f"health port {server.port} on {server.host} {why}. Set health_host and health_port"],
+        ) from problem
+
+
+async def hold_and_serve(
+    settings: Settings,
+    key: PseudonymKey,
+    vault: VaultWriter | None,
+    pseudonyms: Pseudonyms,
+    fold: Fold,
+    controls: Controls,
+    health: Health,
+    stop: asyncio.Event,
+) -> int:
+    """Open the store, take the member id, put everything together and run."""
     store = make_store(settings, key.id)
     board, let_go = make_board(settings)
     folder = tempfile.mkdtemp(prefix="safehold-")
     try:
-        await server.start()
         await store.open()
         await store.check()
         ttl = settings.member_ttl / SECOND
@@ -551,7 +587,7 @@ async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:
             fold=fold,
             controls=controls,
             folder=folder,
-            metrics=metrics,
+            metrics=health.metrics,
             vault=vault,
         )
         if settings.snapshot_dir:
@@ -561,7 +597,7 @@ async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:
                 parts.monitor.start_of_log,
                 every=settings.snapshot_interval / SECOND,
             )
-        parts.watch(health)
+        parts.watch(health, lock, settings.flush_interval / SECOND)
         try:
             return await serve(parts, stop, lock.lost)
         finally:
@@ -573,7 +609,6 @@ async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:
     except (StoreError, KafkaError) as problem:
         raise CannotStart(UNREACHABLE, [str(problem)]) from problem
     finally:
-        await server.stop()
         if let_go is not None:
             await let_go()
         await store.close()

@@ -72,6 +72,12 @@ class Health:
         """Every loop, by name. Asked regularly, this also notices when work began to wait."""
         return [self._alive(loop) for loop in self._loops.values()]
 
+    def show(self) -> None:
+        """Give Prometheus what /livez asks of the loops, so that the alert and the orchestrator never disagree."""
+        now = time.time()
+        for loop in self._loops.values():
+            self.metrics.last_progress.labels(loop.name).set(now - (self._stood(loop) or 0.0))
+
     def ready(self) -> list[Check]:
         """Every loop and every need."""
         found = self.alive()
@@ -80,14 +86,19 @@ class Health:
             found.append(Check(name, not wrong, "; ".join(wrong) or "ok"))
         return found
 
-    def _alive(self, loop: Loop) -> Check:
+    def _stood(self, loop: Loop) -> float | None:
+        """Seconds without progress on what waits; None = nothing waits."""
         now = self._clock()
         if not loop.waiting():
             self._waiting_since.pop(loop.name, None)
-            return Check(loop.name, True, "idle")
+            return None
         # What came in after an idle hour has not waited an hour.
-        since = max(loop.progress(), self._waiting_since.setdefault(loop.name, now))
-        stood = now - since
+        return now - max(loop.progress(), self._waiting_since.setdefault(loop.name, now))
+
+    def _alive(self, loop: Loop) -> Check:
+        stood = self._stood(loop)
+        if stood is None:
+            return Check(loop.name, True, "idle")
         words = f"work waits, no progress for {stood:.1f} s (allowed {loop.allowed:g} s)"
         return Check(loop.name, stood <= loop.allowed, words if stood > 0 else "works")
 
@@ -97,14 +108,14 @@ class HealthServer:
 
     def __init__(self, health: Health, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self._health = health
-        self._host = host
+        self.host = host
         self.port = port
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen."""
-        self._server = await asyncio.start_server(self._serve, self._host, self.port, limit=MAX_REQUEST)
+        self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=MAX_REQUEST)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -156,6 +167,7 @@ class HealthServer:
     def _page(self, path: bytes, *, body: bool) -> bytes:
         match path:
             case b"/metrics":
+                self._health.show()
                 return _response(HTTPStatus.OK, self._health.metrics.render(), CONTENT_TYPE, body=body)
             case b"/livez":
                 return _checks(self._health.alive(), body=body)

@@ -28,6 +28,7 @@ from streams.payment import Payment, Rejected
 from streams.pseudonyms import PUBLIC_KEY, Pseudonyms
 from streams.publish import rfc3339
 from streams.rates import load_rates
+from streams.versions import with_zone_data
 
 SOURCE = "file/0"
 STEP_LEGS = 16_000
@@ -76,9 +77,8 @@ class FileJudge:
     ) -> None:
         self.pseudonyms = pseudonyms or Pseudonyms(PUBLIC_KEY)
         self.system_wide = system_wide
-        self._states = [
-            new_state(p, partitions, settings or FoldSettings(), config) for p in range(partitions)
-        ]
+        lengths = with_zone_data(settings or FoldSettings())
+        self._states = [new_state(p, partitions, lengths, config) for p in range(partitions)]
         self.rates = load_rates().u_micro
         self._builder = LegBuilder(partitions, self.pseudonyms, self.rates)
         self._offsets = [0] * partitions

@@ -26,7 +26,7 @@ from structlog.stdlib import ProcessorFormatter
 
 ALLOWED = frozenset(
     """
-    accounts action applied attempt batch bytes chunks code config count detector digest duration epoch frames generation
+    accounts action applied attempt batch bytes chunks code config count day detector digest duration epoch frames generation
     group index key_id legs limit loop member mode name offset offsets outcome partition partitions path phase port problem
     problems reason rejected seconds signal size skipped snapshot source stage state step subject_count topic version
     """.split()  # noqa: SIM905 - a list of words reads better than one of strings

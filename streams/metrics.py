@@ -115,18 +115,25 @@ class Metrics:
             "fence_lost_total",
             "Writes refused because the partition has another owner or the store went back.",
         )
-        self.balance_break = self._counter(
-            "balance_break_total", "Source partitions and days whose counts do not balance. Must stay 0."
+        self.balance_breaks = self._gauge(
+            "balance_breaks",
+            "Source partitions and days whose counts do not balance, by the heads of all partitions. Must stay 0.",
         )
 
         # -- the process
         self.last_progress = self._gauge(
-            "last_progress_timestamp_seconds", "When a loop last got something done.", ("loop",)
+            "last_progress_timestamp_seconds",
+            "When a loop last got something done, or had nothing to do: what /livez asks.",
+            ("loop",),
         )
         self.config_version = self._gauge(
             "config_version_info", "1 for the digest of the detector configuration in force.", ("digest",)
         )
-        self.build = self._gauge("build_info", "1 for the version that runs.", ("version",))
+        self.build = self._gauge(
+            "build_info",
+            "1 for what runs: Safehold, its commit, and what its answers and speed depend on.",
+            ("version", "revision", "python", "numpy", "numba", "tzdata"),
+        )
 
     def use_config(self, digest: str) -> None:
         """Show this digest as the one in force, and no other."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
 from streams.board import Progress
 from streams.clients import REBALANCE_SECONDS, KafkaOptions, make_producer
-from streams.folding import Fold
+from streams.folding import Fold, StateLike
 from streams.keeping import Keeper
 from streams.metrics import Metrics
 from streams.partition import Partition, PartitionSettings, Phase, Record
@@ -81,11 +81,15 @@ class Monitor(Service):
         settings: PartitionSettings,
         channel: Callable[[], Any],
         observe: Callable[[Any], None] | None = None,
+        show: Callable[[Mapping[int, StateLike]], None] = lambda states: None,
         threaded: bool = True,
         **kwargs: Any,
     ) -> None:
+        """`observe(result)` counts what a step did; `show(states)` is given the states that are running, once a second."""
         super().__init__(**kwargs)
         self.partitions: dict[int, Partition] = {}
+        self.read_at = time.monotonic()
+        """When the fetching loop last turned."""
         self._topic = topic
         self._group = group
         self._member = member
@@ -100,6 +104,7 @@ class Monitor(Service):
         self.keeper: Keeper | None = None
         """Set it before the start to have snapshots."""
         self._observe = observe
+        self._show_states = show
         self._executor = ThreadPoolExecutor(1, "step") if threaded else None
         self._consumer: AIOKafkaConsumer | None = None
         self._producer: AIOKafkaProducer | None = None
@@ -143,6 +148,7 @@ class Monitor(Service):
         consumer.subscribe([self._topic], listener=_Listener(self))
         await consumer.start()
         while not self.should_stop:
+            self.read_at = time.monotonic()
             try:
                 fetched = await consumer.getmany(timeout_ms=200)
             except KafkaError as problem:
@@ -153,7 +159,6 @@ class Monitor(Service):
                 partition = self.partitions.get(tp.partition)
                 if partition is not None:
                     await channel.put(Batch(tp.partition, partition.session, records))
-            self._metrics.last_progress.labels("ledger").set(time.time())
 
     @Service.task
     async def _watch(self) -> None:
@@ -170,15 +175,28 @@ class Monitor(Service):
     def _show(self) -> None:
         stopped = sum(partition.phase is Phase.STOPPED for partition in self.partitions.values())
         self._metrics.partitions_stopped.set(stopped)
+        running = {n: part for n, part in self.partitions.items() if part.phase is Phase.RUNNING}
+        self._show_states({n: part.state for n, part in sorted(running.items()) if part.state is not None})
         consumer = self._consumer
         if consumer is None:
             return
-        for number, partition in self.partitions.items():
+        self._metrics.ledger_lag.clear()  # a partition that another worker has now is shown by that one
+        for number in running:
             applied = self._progress.own_applied.get(number)
-            if partition.phase is Phase.RUNNING and applied is not None:
-                end = consumer.highwater(TopicPartition(self._topic, number))
-                if end is not None:
-                    self._metrics.ledger_lag.labels(str(number)).set(max(0, end - 1 - applied))
+            end = consumer.highwater(TopicPartition(self._topic, number))
+            if applied is not None and end is not None:
+                self._metrics.ledger_lag.labels(str(number)).set(max(0, end - 1 - applied))
+
+    def owns(self, partition: int) -> bool:
+        """Whether the partition is running here."""
+        part = self.partitions.get(partition)
+        return part is not None and part.phase is Phase.RUNNING
+
+    async def last_offsets(self, partitions: int) -> dict[int, int]:
+        """Offset of the last record of each ledger partition; -1 = it is empty."""
+        places = [TopicPartition(self._topic, number) for number in range(partitions)]
+        ends = await self._ledger().end_offsets(places)
+        return {place.partition: int(end) - 1 for place, end in ends.items()}
 
     # -- rebalances --------------------------------------------------------------------------------------------------------
 

@@ -52,7 +52,13 @@ PERSISTENCE = ("none", "rdb", "aof")
 MODES = tuple(mode.value for mode in Mode)
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 NOT_SETTINGS = frozenset(
-    {"SAFEHOLD_CACHE", "SAFEHOLD_CRASH_AT", "SAFEHOLD_PSEUDONYM_KEY", "SAFEHOLD_REQUIRE_RIGS"}
+    {
+        "SAFEHOLD_CACHE",
+        "SAFEHOLD_CRASH_AT",
+        "SAFEHOLD_PSEUDONYM_KEY",
+        "SAFEHOLD_REQUIRE_RIGS",
+        "SAFEHOLD_REVISION",
+    }
 )
 """Variables of other commands, the build and the tests."""
 
