@@ -150,7 +150,7 @@ def test_explain_reads_the_file(cli, files, tmp_path: Path) -> None:
     ran = cli("explain", best["recommendation_id"][:12], "--file", tmp_path / "out" / "recommendations.jsonl")
     assert ran.code == Exit.OK
     for part in (
-        "Why (",
+        "Why: ",
         "What speaks against it",
         "What would change this",
         "What is not known",
