@@ -19,11 +19,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata
@@ -54,10 +55,19 @@ SMALL_APPEND = 500
 COMMIT_SECONDS = 0.5
 STUCK_SECONDS = 30.0
 DEAD_LETTER_BYTES = 700_000
+"""Most of a message that a letter holds: brokers refuse above 1 MiB by default."""
+
+LETTER_KEY_BYTES = 1_000
+"""A longer key is left out of a letter: a replay names its partition, and intake does not read keys."""
+
+LISTED_REJECTS = 20
+DETAIL_CHARACTERS = 200
 AS_OF = "safehold-as-of"
 AS_OF_DIGITS = 16
 """Of a time in µs: up to the year 2286. More would not fit into a row, and stop intake at that message for good."""
+
 TRUNCATED = "safehold-truncated"
+"""Header of a letter that cannot be sent again: the length of what it holds the beginning of."""
 
 
 class Intake(Service):
@@ -421,26 +431,10 @@ class Intake(Service):
             self._metrics.intake_front.labels(topic, number).set(queue.front / 1e6)
 
     def _letters(self, name: str, message: Pending, refused: Sequence[Rejected]) -> list[Message]:
-        letters = []
-        value = message.value[:DEAD_LETTER_BYTES]
         for reject in refused:
-            letter = dead_letter(
-                self._dead_topic,
-                source=name,
-                offset=message.offset,
-                index=reject.index,
-                reason=reject.reason.value,
-                detail=reject.detail,
-                value=value,
-                key=message.key,
-                received=message.received,
-            )
-            if len(value) < len(message.value):
-                letter.headers.append((TRUNCATED, b"%d" % len(message.value)))
-            letters.append(letter)
             self._metrics.intake_rejected.labels(reject.reason.value).inc()
             self._metrics.dead_letters.labels(reject.reason.value).inc()
-        return letters
+        return letters_of(self._dead_topic, name, message, refused)
 
     async def _send_all(self, messages: Sequence[Message]) -> None:
         producer = self._producing()
@@ -528,6 +522,68 @@ class Intake(Service):
         if self._producer is None:
             raise RuntimeError("intake is not started")
         return self._producer
+
+
+_raws = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def cut(value: bytes, transactions: int) -> list[msgspec.Raw] | None:
+    """The single transactions of a JSON array, each a message of its own; None where that is not what `value` is."""
+    if value.lstrip(b" \t\r\n")[:1] != b"[":
+        return None
+    try:
+        parts = _raws.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    # Of a message that was refused whole no single transaction was looked at.
+    return parts if len(parts) == transactions else None
+
+
+def letters_of(topic: str, source: str, message: Pending, refused: Sequence[Rejected]) -> list[Message]:
+    """The dead letters of one message of `source` (`topic/partition`): bounded, so that a broker takes every one.
+
+    One a transaction where it can be cut out, else one for the message, whose detail counts the reasons and lists the first.
+    """
+    parts = cut(message.value, len(message.items)) if refused and len(message.items) > 1 else None
+    if parts is not None:
+        return [
+            _letter(topic, source, message, each, each.detail, bytes(parts[each.index])) for each in refused
+        ]
+    detail = refused[0].detail if len(refused) == 1 else listed(refused)
+    return [_letter(topic, source, message, each, detail, message.value) for each in refused[:1]]
+
+
+def listed(refused: Sequence[Rejected]) -> str:
+    """`3 transactions: invalid 2, no-rate 1; 0 invalid amount: …; 4 …; and 1 more`. Read again by `safehold dlq`."""
+    reasons = sorted(Counter(each.reason.value for each in refused).items())
+    words = [f"{len(refused)} transactions: " + ", ".join(f"{reason} {count}" for reason, count in reasons)]
+    words += [
+        f"{each.index} {each.reason.value} {each.detail[:DETAIL_CHARACTERS]}"
+        for each in refused[:LISTED_REJECTS]
+    ]
+    if len(refused) > LISTED_REJECTS:
+        words.append(f"and {len(refused) - LISTED_REJECTS} more")
+    return "; ".join(words)
+
+
+def _letter(
+    topic: str, source: str, message: Pending, reject: Rejected, detail: str, value: bytes
+) -> Message:
+    key = message.key
+    letter = dead_letter(
+        topic,
+        source=source,
+        offset=message.offset,
+        index=reject.index,
+        reason=reject.reason.value,
+        detail=detail[: DETAIL_CHARACTERS * (LISTED_REJECTS + 2)],
+        value=value[:DEAD_LETTER_BYTES],
+        key=key if key is None or len(key) <= LETTER_KEY_BYTES else None,
+        received=message.received,
+    )
+    if len(value) > DEAD_LETTER_BYTES:
+        letter.headers.append((TRUNCATED, b"%d" % len(value)))
+    return letter
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

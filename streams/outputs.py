@@ -10,13 +10,14 @@ import numpy as np
 
 from detectors.body import body_bytes
 from detectors.catalogue import IDS
-from detectors.model import Mode
+from detectors.model import Mode, Side
 from detectors.step import Hits, Listed, Recommendation, StepResult, Withdrawal
 from streams.legs import COORDINATE_BITS
 from streams.metrics import Metrics
 from streams.publish import (
     ACTION,
     CAUSE,
+    COORDINATE,
     WITHDRAWN,
     Cause,
     Headers,
@@ -187,9 +188,10 @@ class Outputs:
                 "reason": listed.reason,
             }
         )
-        # Coordinate 2i + side + 1 of message `offset`; see streams.legs.coordinate.
-        index = ((listed.coordinate & ((1 << COORDINATE_BITS) - 1)) - 1) // 2
-        return dead_letter(
+        # Coordinate 2i + side + 1 of message `offset`; see streams.legs.coordinate. Both sides of one payment may be listed.
+        index, side = divmod((listed.coordinate & ((1 << COORDINATE_BITS) - 1)) - 1, 2)
+        place = f"{listed.source}/{listed.coordinate >> COORDINATE_BITS}/{index}-{Side(side).name.lower()}".encode()
+        made = dead_letter(
             self._names.deadletters,
             source=listed.source,
             offset=listed.coordinate >> COORDINATE_BITS,
@@ -198,6 +200,8 @@ class Outputs:
             detail=f"leg {listed.leg:016x}",
             value=value,
         )
+        headers = [(name, place if name == COORDINATE else text) for name, text in made.headers]
+        return made._replace(key=place, headers=headers)
 
 
 def count(metrics: Metrics, result: StepResult) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,11 @@ app = typer.Typer(
 REASON_OPTION = typer.Option("", "--reason", help="Only letters with this reason.")
 SHOWN_BYTES = 2_000
 AS_OF = "safehold-as-of"
+AS_OF_DIGITS = 16
+"""What intake takes for a time in µs has no more digits (`streams.intake`)."""
+SEVERAL = re.compile(r"[0-9]{1,7} transactions: ([a-z-]+ [0-9]{1,7}(?:, [a-z-]+ [0-9]{1,7})*)")
+LISTED = ("late", "conflict")
+"""Letters of legs that are in the ledger: they name a leg and hold no message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,10 @@ class Letter:
     key: bytes | None
     received: int
     """Append time of the bank's record, µs."""
+    stays: str = ""
+    """Why it cannot be sent again; empty where it can."""
+    by_reason: dict[str, int] = field(default_factory=dict)
+    """Of a letter for several transactions of one message: how many of each reason."""
 
     @property
     def topic(self) -> str:
@@ -46,6 +56,11 @@ class Letter:
     def partition(self) -> int:
         """The partition of that topic."""
         return int(self.coordinate.rsplit("/", 3)[1])
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many transactions of each reason it speaks of."""
+        return self.by_reason or {self.reason: 1}
 
     @property
     def message(self) -> str:
@@ -68,11 +83,38 @@ async def _letters(settings: Settings, reason: str) -> list[Letter]:
                 detail=head.get(DETAIL, b"").decode(errors="replace"),
                 value=record.value or b"",
                 key=head.get(KEY),
-                received=int(head.get(RECEIVED, b"0")) or record.timestamp * 1000,
+                received=_moment(head.get(RECEIVED, b"")) or record.timestamp * 1000,
+                stays=_stays(head),
+                by_reason=_several(head.get(DETAIL, b"").decode(errors="replace")),
             )
             # Written twice it is one letter.
             letters[letter.coordinate] = letter
-    return [letter for _, letter in sorted(letters.items()) if not reason or letter.reason == reason]
+    return [letter for _, letter in sorted(letters.items()) if not reason or reason in letter.reasons]
+
+
+def _moment(text: bytes) -> int:
+    """A time in µs as a header has it; 0 for what is none."""
+    return int(text) if text.isdigit() and len(text) <= AS_OF_DIGITS else 0
+
+
+def _stays(head: dict[str, bytes]) -> str:
+    """Why a letter cannot be sent again; empty where it can."""
+    from streams.intake import TRUNCATED
+    from streams.publish import COORDINATE, REASON
+
+    if TRUNCATED in head:
+        return "truncated"
+    if (reason := head.get(REASON, b"").decode(errors="replace")) in LISTED:
+        return reason
+    parts = head.get(COORDINATE, b"").decode(errors="replace").rsplit("/", 3)
+    return "" if len(parts) == 4 and parts[0] and parts[1].isdecimal() else "no coordinate"
+
+
+def _several(detail: str) -> dict[str, int]:
+    """Reasons of a letter for several transactions, from its detail (`streams.intake.listed`)."""
+    found = SEVERAL.match(detail)
+    words = (pair.split(" ") for pair in found[1].split(", ")) if found else ()
+    return {reason: int(count) for reason, count in words}
 
 
 def _read(path: Path | None, reason: str) -> tuple[Settings, list[Letter]]:
@@ -91,7 +133,10 @@ def list_all(
 ) -> None:
     """What is there, and how many of each reason. Contents are only shown by `show`."""
     _, letters = _read(settings, reason)
-    counts = dict(sorted(Counter(letter.reason for letter in letters).items()))
+    counted: Counter[str] = Counter()
+    for letter in letters:
+        counted.update(letter.reasons)
+    counts = dict(sorted(counted.items()))
     if as_json:
         emit(
             {
@@ -141,7 +186,10 @@ def replay(
     dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be sent."),
     as_json: bool = JSON_OPTION,
 ) -> None:
-    """Send letters to the topics that they came from, after their cause was mended. Doing it twice changes nothing."""
+    """Send letters to the topics that they came from, after their cause was mended. Doing it twice changes nothing.
+
+    What holds no whole message (cut short, or a leg that is listed as late or in conflict) is refused, and counted.
+    """
     from streams.cli.connect import run
 
     if not coordinate and not reason:
@@ -154,16 +202,27 @@ def replay(
         if unknown:
             raise CliError(f"there is no dead letter {', '.join(unknown)}", look="safehold dlq list")
         letters = [letter for letter in letters if letter.coordinate in set(coordinate)]
-    # A message with several bad transactions has several letters, and each holds the whole message.
-    messages = list({letter.message: letter for letter in letters}.values())
+    refused = dict(sorted(Counter(letter.stays for letter in letters if letter.stays).items()))
+    # Letters that hold their whole message are as many as it had bad transactions: it is sent once.
+    whole = {(letter.message, letter.value): letter for letter in letters if not letter.stays}
+    messages = list(whole.values())
     if not dry_run:
         run(chosen, _send(chosen, messages))
     if as_json:
-        emit({"sent": 0 if dry_run else len(messages), "messages": [letter.message for letter in messages]})
-        return
-    for letter in messages:
-        say(f"{'would send' if dry_run else 'sent'} {letter.message} ({letter.reason})")
-    say(f"{len(messages)} messages")
+        said: dict[str, Any] = {
+            "sent": 0 if dry_run else len(messages),
+            "messages": [letter.message for letter in messages],
+        }
+        emit(said | ({"refused": refused} if refused else {}))
+    else:
+        for letter in messages:
+            say(f"{'would send' if dry_run else 'sent'} {letter.message} ({letter.reason})")
+        say(f"{len(messages)} messages")
+        if refused:
+            counts = ", ".join(f"{why} {count}" for why, count in refused.items())
+            say(f"{sum(refused.values())} letters hold no whole message and cannot be sent again: {counts}")
+    if refused and not messages:
+        raise typer.Exit(Exit.FAILED)
 
 
 async def _send(settings: Settings, letters: list[Letter]) -> None:
@@ -179,10 +238,14 @@ async def _send(settings: Settings, letters: list[Letter]) -> None:
 
 
 def _plain(letter: Letter) -> dict[str, Any]:
-    return {
+    plain: dict[str, Any] = {
         "coordinate": letter.coordinate,
         "reason": letter.reason,
         "detail": letter.detail,
         "bytes": len(letter.value),
         "received": letter.received,
+        "replayable": not letter.stays,
     }
+    if letter.by_reason:
+        plain["by_reason"] = letter.by_reason
+    return plain

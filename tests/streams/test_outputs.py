@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 
-from detectors.step import Cause, Hits
+from detectors.step import Cause, Hits, Listed
+from streams.legs import coordinate
 from streams.outputs import MAX_HITS, HitsMessage, Outputs
-from streams.publish import CAUSE
+from streams.publish import CAUSE, COORDINATE
 from streams.topics import TopicNames
 
 
@@ -30,3 +31,16 @@ def test_hits_of_a_great_step_are_several_messages_of_one_cause() -> None:
     read = [msgspec.msgpack.decode(message.value or b"", type=HitsMessage) for message in sent]
     assert [part.n for part in read] == [MAX_HITS, MAX_HITS, 3]
     assert np.concatenate([part.columns()["leg"] for part in read]).tolist() == column.tolist()
+
+
+def test_both_sides_of_one_payment_have_a_letter() -> None:
+    said = [
+        Listed(
+            cause=Cause(7, 0), reason="late", subject=1, leg=side, time=9, source="north/0",
+            coordinate=coordinate(5, 3, side),
+        )
+        for side in (0, 1)
+    ]  # fmt: skip
+    letters = Outputs(TopicNames(), "g1", [])(3, said).messages
+    assert [letter.key for letter in letters] == [b"north/0/5/3-debit", b"north/0/5/3-credit"]
+    assert [dict(letter.headers)[COORDINATE] for letter in letters] == [letter.key for letter in letters]
