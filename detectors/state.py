@@ -1,22 +1,22 @@
 """The state of one ledger partition: a pure function of that partition's log up to `head.applied`.
 
-Big things live in numpy arenas (`window.py`); the few accounts with verdicts or open recommendations have a `Case`. Blobs are
-versioned: another `LAYOUT_VERSION` refuses to load and the partition is rebuilt from its log.
+Big things live in numpy arenas (`window.py`); the few accounts with verdicts or open recommendations have a `Case`. Blobs
+(`packing.py`) are versioned: another `STATE_LAYOUT` refuses to load and the partition is rebuilt from its log.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
-from detectors import window
+from detectors import packing, window
 from detectors.config import Config
 from detectors.measures import MeasureParams
 from detectors.model import (
     DAY,
-    LAYOUT_VERSION,
     AccountKind,
     Baselines,
     ConfigRecord,
@@ -25,6 +25,7 @@ from detectors.model import (
     Flag,
     Rates,
 )
+from detectors.packing import STATE_LAYOUT
 from detectors.scoring import Plan
 from detectors.settings import FoldSettings
 from detectors.timeline import Dated, FlagRegistry
@@ -38,7 +39,12 @@ COUNTERS = (
 """Counters per source partition and day. received = accepted + rejected; 2 accepted = legs + no_leg;
 legs = judged + late + duplicate + conflict + hub. `redelivered` legs were counted before and are outside the balance."""
 
-_OUTCOME_BASE = COUNTERS.index("judged")
+KEPT_DAYS = 400
+"""Days of a source that are counted apart, the newest ones. What was counted on older ones stands in one sum."""
+
+EARLIER = -(2**31)
+"""The day under which that sum stands."""
+
 _OUTCOME_COUNTER = tuple(COUNTERS.index(name) for name in window.OUTCOMES)
 
 KINDS = tuple(AccountKind)
@@ -48,7 +54,7 @@ STATUSES = ("open", "closed", "blocked", "deceased")
 class Head(msgspec.Struct, kw_only=True):
     """What one partition has applied, and the counters that must balance."""
 
-    layout: int = LAYOUT_VERSION
+    layout: int = STATE_LAYOUT
     partition: int
     partitions: int
     generation: str
@@ -59,6 +65,7 @@ class Head(msgspec.Struct, kw_only=True):
     config_version: str = ""
     config_digest: str = ""
     front: int = NEVER  # greatest event time applied: what short-ledger intake waits for
+    accounts: int = 0  # how many there were: a hint for the room that loading needs
 
 
 class Standing(msgspec.Struct, frozen=True, array_like=True):
@@ -93,22 +100,8 @@ class Case(msgspec.Struct, array_like=True):
 class ControlImage(msgspec.Struct, kw_only=True):
     """The control records of a partition, packed."""
 
-    layout: int = LAYOUT_VERSION
+    layout: int = STATE_LAYOUT
     records: list[tuple[int, Flag | ConfigRecord | Baselines | Rates]] = []  # (ledger offset, record)
-
-
-class AccountImage(msgspec.Struct, array_like=True):
-    """One account, packed. `counts` = (source, day, outcome, n) since the head it was flushed on."""
-
-    layout: int
-    account: bytes
-    rows: bytes
-    parties: bytes
-    facts: bytes
-    household: bytes
-    banks: list[str]  # of the account, then of each fact
-    case: Case | None
-    counts: list[tuple[str, int, int, int]]
 
 
 class ConfigInForce(msgspec.Struct, frozen=True):
@@ -121,8 +114,11 @@ class ConfigInForce(msgspec.Struct, frozen=True):
     digest: str
 
 
+SCRATCH_WORDS = 1 << 17
+"""Room in which accounts are packed before they are cut apart: a megabyte, so that it stays near the processor."""
+
 _encode = msgspec.msgpack.Encoder().encode
-_decode_account = msgspec.msgpack.Decoder(AccountImage).decode
+_decode_case = msgspec.msgpack.Decoder(Case).decode
 _decode_head = msgspec.msgpack.Decoder(Head).decode
 _decode_control = msgspec.msgpack.Decoder(ControlImage).decode
 
@@ -180,8 +176,10 @@ class PartitionState:
         self.cases: dict[int, Case] = {}
         self.sources: list[str] = []
         self._source_index: dict[str, int] = {}
-        self.since_head: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
-        self._counted: tuple[int, dict[int, list[tuple[str, int, int, int]]]] = (0, {})
+        self.since_head: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        """(slot, source, day, outcome, n) of what was counted since the head."""
+        self._counted: tuple[tuple[int, int], packing.Counts] | None = None
+        self._bank_names = packing.name_table(self.banks)
         self.ahead: list[tuple[int, int, list[tuple[str, int, int, int]]]] = []
         self.control_changed = False
         self.steps = 0
@@ -242,15 +240,15 @@ class PartitionState:
             self.table = np.full(_power(2 * size + 1), -1, np.int32)
             window.rebuild_table(self.acc, self.n_acc, self.table)
 
-    def grow_rows(self, extra: int) -> None:
-        """Make the row arena larger by a quarter, and by room for `extra` rows at least."""
-        rows = np.zeros(len(self.rows) + max(len(self.rows) // 4, 8 * extra), ROW)
+    def grow_rows(self, extra: int, expected: int = 0) -> None:
+        """Make the row arena larger by a quarter, by room for `extra` rows at least, and to `expected` rows."""
+        rows = np.zeros(max(len(self.rows) + max(len(self.rows) // 4, 8 * extra), expected), ROW)
         rows[: self.pool[0]] = self.rows[: self.pool[0]]
         self.rows = rows
 
-    def grow_parties(self, extra: int) -> None:
-        """Make the counterparty arena larger by a quarter, and by room for `extra` at least."""
-        parties = np.zeros(len(self.parties) + max(len(self.parties) // 4, 2 * extra), PARTY)
+    def grow_parties(self, extra: int, expected: int = 0) -> None:
+        """Make the counterparty arena larger by a quarter, by room for `extra` at least, and to `expected`."""
+        parties = np.zeros(max(len(self.parties) + max(len(self.parties) // 4, 2 * extra), expected), PARTY)
         parties[: self.ppool[0]] = self.parties[: self.ppool[0]]
         self.parties = parties
 
@@ -282,7 +280,7 @@ class PartitionState:
                 break
             after, at = at, int(row["prev"])
         if self.n_facts == len(self.facts):
-            self.facts = np.concatenate([self.facts, np.zeros(max(len(self.facts) // 2, 1024), FACT)])
+            self._grow_facts(1)
         i = self.n_facts
         self.n_facts += 1
         row = self.facts[i]
@@ -307,10 +305,17 @@ class PartitionState:
     def _household(self, members: np.ndarray) -> tuple[int, int]:
         n = len(members)
         if self.n_household + n > len(self.household):
-            self.household = np.concatenate([self.household, np.zeros(len(self.household) + n, np.uint64)])
+            self._grow_household(n)
         self.household[self.n_household : self.n_household + n] = members
         self.n_household += n
         return self.n_household - n, n
+
+    def _grow_facts(self, extra: int) -> None:
+        more = np.zeros(max(len(self.facts) // 2, 1024, extra), FACT)
+        self.facts = np.concatenate([self.facts, more])
+
+    def _grow_household(self, extra: int) -> None:
+        self.household = np.concatenate([self.household, np.zeros(len(self.household) + extra, np.uint64)])
 
     def fact_chain(self, slot: int) -> list[int]:
         """Rows of the fact table of an account, newest first."""
@@ -341,9 +346,13 @@ class PartitionState:
     # -- counters ------------------------------------------------------------------------------------------------------
 
     def count(self, source: str, day: int, counter: int, n: int) -> None:
-        """Add to one counter of the head."""
+        """Add to one counter of the head. Only the newest `KEPT_DAYS` days of a source are kept apart."""
         days = self.head.counters.setdefault(source, {})
         days.setdefault(int(day), [0] * len(COUNTERS))[counter] += int(n)
+        if len(days) > KEPT_DAYS + (EARLIER in days):
+            oldest = days.pop(min(known for known in days if known != EARLIER))
+            before = days.get(EARLIER, [0] * len(COUNTERS))
+            days[EARLIER] = [x + y for x, y in zip(before, oldest, strict=True)]
 
     def count_outcomes(
         self, slots: np.ndarray, source: np.ndarray, day: np.ndarray, outcome: np.ndarray
@@ -366,6 +375,7 @@ class PartitionState:
                 source[keep].astype(np.uint16),
                 day[keep].astype(np.int32),
                 outcome[keep],
+                np.ones(int(keep.sum()), np.int32),
             )
         )
 
@@ -396,84 +406,121 @@ class PartitionState:
         return acc["subject"][acc["changed"] != 0].copy()
 
     def pack(self, subjects: np.ndarray) -> list[bytes]:
-        """Blobs of these subjects, in their order."""
-        counts = self._counts_by_slot()
-        blobs = []
-        for subject in subjects.tolist():
-            slot = self.slot(subject)
-            acc = self.acc[slot : slot + 1]
-            off, n = int(acc["off"][0]), int(acc["len"][0])
-            poff, pn = int(acc["poff"][0]), int(acc["plen"][0])
-            chain = self.fact_chain(slot)
-            facts = self.facts[chain]
-            homes = [self.household[f["hoff"] : f["hoff"] + f["hlen"]] for f in facts]
-            blobs.append(
-                _encode(
-                    AccountImage(
-                        LAYOUT_VERSION,
-                        acc.tobytes(),
-                        self.rows[off : off + n].tobytes(),
-                        self.parties[poff : poff + pn].tobytes(),
-                        facts.tobytes(),
-                        np.concatenate(homes).tobytes() if homes else b"",
-                        [self.banks[int(acc["bank"][0])], *(self.banks[int(f["bank"])] for f in facts)],
-                        self.cases.get(slot),
-                        counts.get(slot, []),
-                    )
+        """Blobs of these subjects, in their order. Raises KeyError for one that is not held."""
+        slots = window.slots_of(self.acc, self.table, np.ascontiguousarray(subjects, np.uint64))
+        if len(slots) and int(slots.min()) < 0:
+            raise KeyError(int(subjects[int(slots.argmin())]))
+        counts = self._counts_since_head()
+        first, until = (np.searchsorted(counts.slot, slots, side) for side in ("left", "right"))
+        banks, sources = self._banks_as_bytes(), packing.name_table(self.sources)
+        words = np.empty(SCRATCH_WORDS, np.uint64)
+        ends = np.zeros(len(slots), np.int64)
+        blobs: list[bytes] = []
+        while len(blobs) < len(slots):
+            at = len(blobs)
+            done = int(
+                packing.pack(
+                    self.acc, self.rows, self.parties, self.facts, self.household, slots, banks, sources, counts,
+                    first, until, words, words.view(np.uint8), at, ends,
                 )
-            )
+            )  # fmt: skip
+            if done == at:  # one account alone is larger than the scratch
+                words = np.empty(2 * len(words), np.uint64)
+                continue
+            stops = ends[at:done].tolist()
+            whole = words[: stops[-1] >> 3].tobytes()
+            blobs += [whole[a:b] for a, b in zip([0, *stops[:-1]], stops, strict=True)]
+        for i in np.flatnonzero(self.acc["cased"][slots]).tolist():
+            blobs[i] = packing.with_case(blobs[i], _encode(self.cases[int(slots[i])]))
         return blobs
 
-    def _counts_by_slot(self) -> dict[int, list[tuple[str, int, int, int]]]:
-        """Counts since the head. A flush packs many chunks of the same state, so they are kept until it changes."""
-        if self._counted[0] == len(self.since_head):
-            return self._counted[1]
-        columns = [np.concatenate(c) for c in zip(*self.since_head, strict=True)]
-        order = np.lexsort(columns[::-1])
-        ordered = np.stack([c[order].astype(np.int64) for c in columns])
-        first = np.ones(len(order), np.bool_)
-        first[1:] = (ordered[:, 1:] != ordered[:, :-1]).any(axis=0)
-        starts = np.flatnonzero(first)
-        counts = np.diff(np.append(starts, len(order)))
-        found: dict[int, list[tuple[str, int, int, int]]] = {}
-        for (slot, source, day, outcome), n in zip(
-            ordered[:, starts].T.tolist(), counts.tolist(), strict=True
-        ):
-            found.setdefault(slot, []).append((self.sources[source], day, outcome, n))
-        self._counted = (len(self.since_head), found)
-        return found
+    def _banks_as_bytes(self) -> packing.Names:
+        if len(self._bank_names.order) != len(self.banks):
+            self._bank_names = packing.name_table(self.banks)
+        return self._bank_names
+
+    def _counts_since_head(self) -> packing.Counts:
+        """Counts since the head by account. A flush packs many chunks of the same state, so they are kept until it changes."""
+        key = (len(self.since_head), len(self.ahead))
+        if self._counted is None or self._counted[0] != key:
+            # An account that is ahead of the head still carries what the head has not taken over.
+            waiting = [self._columns(slot, counts) for _, slot, counts in self.ahead]
+            self._counted = key, _added_up([*self.since_head, *waiting])
+        return self._counted[1]
+
+    def _columns(
+        self, slot: int, counts: Sequence[tuple[str, int, int, int]]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        return (
+            np.full(len(counts), slot, np.int32),
+            np.array([self.source(source) for source, _, _, _ in counts], np.uint16),
+            np.array([day for _, day, _, _ in counts], np.int32),
+            np.array([outcome for _, _, outcome, _ in counts], np.uint8),
+            np.array([n for _, _, _, n in counts], np.int32),
+        )
 
     def load(self, subject: int, blob: bytes) -> None:
-        """Load one account. Load the head first: a blob that is ahead of it brings counts that the head lacks."""
-        image = _decode_account(blob)
-        if image.layout != LAYOUT_VERSION:
-            raise LayoutMismatch(f"account blob has layout {image.layout}, this program has {LAYOUT_VERSION}")
-        slot = self.slot(subject, create=True)
-        self.acc[slot] = np.frombuffer(image.account, ACCOUNT)[0]
-        acc = self.acc[slot : slot + 1]
-        rows = np.frombuffer(image.rows, ROW)
-        parties = np.frombuffer(image.parties, PARTY)
-        acc["len"] = acc["plen"] = acc["cap"] = acc["pcap"] = 0
-        while len(rows) and not window.move_row(self.acc, self.rows, self.pool, slot, len(rows)):
-            self.grow_rows(len(rows))
-        while len(parties) and not window.reserve_parties(
-            self.acc, self.parties, self.ppool, slot, len(parties), 0
-        ):
-            self.grow_parties(len(parties))
-        acc["len"], acc["plen"] = len(rows), len(parties)
-        off, poff = int(acc["off"][0]), int(acc["poff"][0])
-        self.rows[off : off + len(rows)] = rows
-        self.parties[poff : poff + len(parties)] = parties
-        acc["mark"] = acc["seen"] = -1
-        acc["changed"] = 0
-        acc["bank"] = self.bank(image.banks[0])
-        self._load_facts(
-            slot, np.frombuffer(image.facts, FACT), np.frombuffer(image.household, np.uint64), image.banks[1:]
+        """Load one account (`load_many`)."""
+        self.load_many([subject], [blob])
+
+    def load_many(self, subjects: Sequence[int], blobs: Sequence[bytes]) -> None:
+        """Load accounts. Load the head first: a blob that is ahead of it brings counts that the head lacks.
+
+        Raises `LayoutMismatch` for a blob of another layout, ValueError for a damaged one.
+        """
+        ids = np.array(subjects, np.uint64)
+        lengths = np.array([len(blob) for blob in blobs], np.int64)
+        for i in np.flatnonzero(lengths & 7).tolist():
+            raise ValueError(f"the blob of account {subjects[i]:016x} is damaged")
+        starts = np.concatenate(([0], np.cumsum(lengths)))
+        joined = b"".join((*blobs, bytes(packing.PAD)))
+        slots, stops, where = (
+            np.zeros(len(ids), np.int64),
+            np.zeros(len(ids), np.int64),
+            np.zeros(2, np.int64),
         )
-        if image.case is not None:
-            self.cases[slot] = image.case
-        if image.counts and int(acc["applied"][0]) > self.head.applied:
-            self.ahead.append((int(acc["applied"][0]), slot, image.counts))
+        if self.n_acc == 0 and self.head.accounts > len(self.acc):
+            self.grow_accounts(self.head.accounts)
+        at = 0
+        while True:
+            why, at, self.n_acc, self.n_facts, self.n_household = packing.load(
+                self.acc, self.n_acc, self.table, self.rows, self.pool, self.parties, self.ppool, self.facts, self.n_facts,
+                self.household, self.n_household, ids, np.frombuffer(joined, np.uint64), np.frombuffer(joined, np.uint8),
+                starts, self._banks_as_bytes(), at, slots, stops, where,
+            )  # fmt: skip
+            if why == packing.DONE:
+                break
+            if why == packing.DAMAGED:
+                raise ValueError(f"the blob of account {subjects[at]:016x} is damaged")
+            if why == packing.FOREIGN:
+                raise LayoutMismatch(f"account blob has layout {where[0]}, this program has {STATE_LAYOUT}")
+            if why == packing.NEED_NAME:
+                self.bank(joined[where[0] : where[1]].decode())
+            else:
+                self._make_room(why, int(where[0]), len(ids) - at)
+        for i in np.flatnonzero(self.acc["cased"][slots]).tolist():
+            self.cases[int(slots[i])] = _decode_case(packing.case_of(blobs[i]))
+        applied = self.acc["applied"][slots]
+        for i in np.flatnonzero(applied > self.head.applied).tolist():
+            counts = packing.counts_at(blobs[i], int(stops[i] - starts[i]))
+            if counts:
+                self.ahead.append((int(applied[i]), int(slots[i]), counts))
+
+    def _make_room(self, why: int, least: int, accounts: int) -> None:
+        """Room for what loading needs, at once for all accounts that are expected: each further growth copies everything."""
+        done = expected = 1
+        if self.n_acc > 256:
+            done, expected = self.n_acc, max(self.head.accounts, self.n_acc + accounts)
+        if why == packing.NEED_ACCOUNTS:
+            self.grow_accounts(accounts)
+        elif why == packing.NEED_ROWS:
+            self.grow_rows(least, int(self.pool[0]) * expected // done * 33 // 32)
+        elif why == packing.NEED_PARTIES:
+            self.grow_parties(least, int(self.ppool[0]) * expected // done * 33 // 32)
+        elif why == packing.NEED_FACTS:
+            self._grow_facts(least)
+        else:
+            self._grow_household(least)
 
     def catch_up(self) -> None:
         """Take over the counts of accounts that were stored ahead of the head, once the head has come as far as they had.
@@ -487,40 +534,12 @@ class PartitionState:
                 continue
             for source, day, outcome, n in counts:
                 self.count(source, day, _OUTCOME_COUNTER[outcome], n)
-                self.since_head.append(
-                    (
-                        np.full(n, slot, np.int32),
-                        np.full(n, self.source(source), np.uint16),
-                        np.full(n, day, np.int32),
-                        np.full(n, outcome, np.uint8),
-                    )
-                )
+            self.since_head.append(self._columns(slot, counts))
         self.ahead = waiting
-
-    def _load_facts(self, slot: int, facts: np.ndarray, household: np.ndarray, banks: list[str]) -> None:
-        before, used = -1, 0
-        for fact, bank in zip(facts, banks, strict=True):
-            if self.n_facts == len(self.facts):
-                self.facts = np.concatenate([self.facts, np.zeros(max(len(self.facts) // 2, 1024), FACT)])
-            i = self.n_facts
-            self.n_facts += 1
-            self.facts[i] = fact
-            members = household[used : used + int(fact["hlen"])]
-            used += len(members)
-            hoff, _ = self._household(members)
-            self.facts["hoff"][i] = hoff
-            self.facts["bank"][i] = self.bank(bank)
-            self.facts["prev"][i] = -1
-            if before < 0:
-                self.acc["fact"][slot] = i
-            else:
-                self.facts["prev"][before] = i
-            before = i
-        if before < 0:
-            self.acc["fact"][slot] = -1
 
     def pack_head(self) -> bytes:
         """The head as bytes."""
+        self.head.accounts = self.n_acc
         return _encode(self.head)
 
     def load_head(self, blob: bytes) -> None:
@@ -549,15 +568,18 @@ class PartitionState:
     def control_image(self, blob: bytes) -> ControlImage:
         """Decode control records; `step.load_control` enters them."""
         image = _decode_control(blob)
-        if image.layout != LAYOUT_VERSION:
-            raise LayoutMismatch(f"control blob has layout {image.layout}, this program has {LAYOUT_VERSION}")
+        if image.layout != STATE_LAYOUT:
+            raise LayoutMismatch(f"control blob has layout {image.layout}, this program has {STATE_LAYOUT}")
         return image
 
     def mark_flushed(self) -> None:
-        """Everything packed so far is durable, and so is the head."""
+        """Everything that changed is packed, and so is the head: what comes from here on belongs to the next flush.
+
+        Whoever has packed it writes it, and drops this state if that fails: the packed bytes are the only ones there are.
+        """
         self.acc["changed"][: self.n_acc] = 0
         self.since_head = []
-        self._counted = (0, {})
+        self._counted = None
         self.control_changed = False
 
     # -- looking -------------------------------------------------------------------------------------------------------
@@ -588,6 +610,24 @@ def new_pool() -> np.ndarray:
     pool = np.full(1 + len(window.CAPACITIES), -1, np.int64)
     pool[0] = 0
     return pool
+
+
+def _added_up(parts: Sequence[tuple[np.ndarray, ...]]) -> packing.Counts:
+    """Counts of equal (slot, source, day, outcome) added up, in that order."""
+    if not parts:
+        return packing.Counts(*(np.zeros(0, np.int64) for _ in range(5)))
+    slot, source, day, outcome, n = (
+        np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)
+    )
+    days, number = np.unique(day, return_inverse=True)
+    sources = int(source.max(initial=0)) + 1
+    cell = ((slot * sources + source) * max(len(days), 1) + number) * len(window.OUTCOMES) + outcome
+    order = np.argsort(cell, kind="stable")
+    cell = cell[order]
+    first = np.flatnonzero(np.concatenate(([True], cell[1:] != cell[:-1]))) if len(cell) else order
+    at = order[first]
+    total = np.add.reduceat(n[order], first) if len(first) else n
+    return packing.Counts(slot[at], source[at], day[at], outcome[at], total)
 
 
 def _power(n: int) -> int:

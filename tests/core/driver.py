@@ -6,8 +6,10 @@ blobs in chunks, then control, the head last; a crash can come between any two o
 
 from __future__ import annotations
 
+import functools
 import json
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -183,29 +185,46 @@ def never(_: str) -> None:
     """A process that lives."""
 
 
-def flush(
-    state: PartitionState, store: Store, deadly: Deadly, chunk: int = 2, control_first: bool = False
-) -> None:
-    """Write what changed: blobs in chunks, control, the head."""
+Writes = deque[tuple[str, Callable[[], None]]]
+"""What a flush has still to write, in order: its name, and the write."""
 
-    def control() -> None:
-        if state.control_changed:
-            deadly("control")
-            store.control = state.pack_control()
 
-    if control_first:
-        control()
+def begin_flush(state: PartitionState, store: Store, chunk: int = 2, control_first: bool = False) -> Writes:
+    """Pack what changed: blobs in chunks, control, the head. Steps may follow before all of it is written."""
+
+    def set_control(blob: bytes) -> None:
+        store.control = blob
+
+    def set_head(blob: bytes) -> None:
+        store.head = blob
+
     subjects = np.sort(state.touched())
-    for at in range(0, len(subjects), chunk):
-        some = subjects[at : at + chunk]
-        deadly("blobs")
-        store.blobs.update(zip(some.tolist(), state.pack(some), strict=True))
-    if not control_first:
-        control()
-    deadly("head")
-    store.head = state.pack_head()
+    packed = list(zip(subjects.tolist(), state.pack(subjects), strict=True))
+    writes: Writes = deque()
+    for at in range(0, len(packed), chunk):
+        writes.append(("blobs", functools.partial(store.blobs.update, packed[at : at + chunk])))
+    if state.control_changed:
+        control = ("control", functools.partial(set_control, state.pack_control()))
+        writes.insert(0 if control_first else len(writes), control)
+    writes.append(("head", functools.partial(set_head, state.pack_head())))
     state.mark_flushed()
-    deadly("flushed")
+    return writes
+
+
+def write(writes: Writes, deadly: Deadly, most: int = 10**9) -> None:
+    """Write some of what a flush has still to write."""
+    while writes and most > 0:
+        name, now = writes.popleft()
+        deadly(name)
+        now()
+        most -= 1
+        if name == "head":
+            deadly("flushed")
+
+
+def flush(state: PartitionState, store: Store, deadly: Deadly, control_first: bool = False) -> None:
+    """Write what changed before anything else happens."""
+    write(begin_flush(state, store, control_first=control_first), deadly)
 
 
 @dataclass
@@ -247,8 +266,12 @@ def run(
     settings: FoldSettings = SETTINGS,
     config: Config | None = None,
     rng: random.Random | None = None,
+    meanwhile: random.Random | None = None,
 ) -> Run:
-    """Take an arrival order through the fold. With `rng`, each step takes some frames by chance."""
+    """Take an arrival order through the fold. With `rng`, each step takes some frames by chance.
+
+    With `meanwhile`, a flush is written piece by piece while further frames are judged.
+    """
     config = config or sharp_config()
     out = Run(Published(), [])
     packed = ledger(entries, partitions, rows_per_frame, controls_per_frame=controls_per_frame)
@@ -267,6 +290,7 @@ def run(
                     deadly,
                     rng,
                     control_first,
+                    meanwhile,
                 )
             except Died:
                 continue
@@ -285,9 +309,11 @@ def _work(
     deadly: Deadly,
     rng: random.Random | None,
     control_first: bool,
+    meanwhile: random.Random | None,
 ) -> None:
     at = state.head.applied + 1
     steps = 0
+    writes: Writes = deque()
     while at < len(frames):
         size = frames_per_step if rng is None else rng.randint(1, min(frames_per_step, 20))
         result = step(state, frames[at : at + size])
@@ -296,8 +322,13 @@ def _work(
         deadly("publish")
         published.take(result.outputs)
         deadly("acks")
+        if meanwhile is not None and writes:
+            write(writes, deadly, meanwhile.randint(0, 3))
         if steps % flush_every == 0:
-            flush(state, store, deadly, control_first=control_first)
+            write(writes, deadly)  # one flush at a time
+            writes = begin_flush(state, store, control_first=control_first)
+            if meanwhile is None:
+                write(writes, deadly)
 
 
 Bodies = dict[str, tuple[str, bytes]]

@@ -141,7 +141,7 @@ def test_crash_and_restart_anywhere(seed: int) -> None:
         world(seed, Mix(accounts=3, scenes=rng.choice((8, 8, 30)), configs=rng.random() < 0.3)).entries, rng
     )
     partitions, rows, every = rng.choice((1, 4)), rng.choice((1, 2, 7)), rng.choice((1, 3, 10))
-    control_first = rng.random() < 0.5
+    control_first, overlapping = rng.random() < 0.5, rng.random() < 0.7
 
     def way(some: Sequence[Entry]) -> Run:
         chance = random.Random(seed)
@@ -154,13 +154,14 @@ def test_crash_and_restart_anywhere(seed: int) -> None:
             deadly=chances(chance, 0.03),
             control_first=control_first,
             rng=chance,
+            meanwhile=chance if overlapping else None,
         )
 
     hold(
         seed,
         entries,
         way,
-        f"{partitions} partitions, {rows} rows a frame, a flush every {every} steps, {control_first=}",
+        f"{partitions} partitions, {rows} rows a frame, a flush every {every} steps, {control_first=}, {overlapping=}",
     )
 
 
@@ -170,7 +171,7 @@ def test_a_crash_at_each_point(seed: int) -> None:
     """One short stream, killed once before each durable write it makes, one after the other."""
     rng = random.Random(seed)
     entries = arrival(world(seed, Mix(accounts=2, scenes=3, months=False)).entries, rng)
-    control_first = rng.random() < 0.5
+    control_first, overlapping = rng.random() < 0.5, rng.random() < 0.5
 
     def killed_at(some: Sequence[Entry], point: int) -> tuple[Run, bool]:
         passed = 0
@@ -188,6 +189,7 @@ def test_a_crash_at_each_point(seed: int) -> None:
             flush_every=2,
             deadly=deadly,
             control_first=control_first,
+            meanwhile=random.Random(seed) if overlapping else None,
         )
         return out, passed >= point
 
@@ -200,7 +202,7 @@ def test_a_crash_at_each_point(seed: int) -> None:
             seed,
             entries,
             lambda some, point=point, last=last: last if some is entries else killed_at(some, point)[0],
-            f"killed at write {point}, {control_first=}",
+            f"killed at write {point}, {control_first=}, {overlapping=}",
             reference,
         )
     assert point > 10

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from itertools import permutations
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,16 +15,10 @@ from detectors.model import (
     Frame,
     Kind,
 )
-from detectors.state import AccountImage
 from detectors.step import Recommendation, step
-from detectors.window import ACCOUNT as ACCOUNT_ROW
-from detectors.window import FACT
 from tests.core.driver import (
     SETTINGS,
-    Store,
-    run,
     sharp_config,
-    start,
 )
 from tests.core.frames import leg_row
 from tests.core.scenes import (
@@ -36,7 +28,7 @@ from tests.core.scenes import (
     credit,
     crowd,
 )
-from tests.core.strategies import START, WITHOUT_SHRINKING, Entry, Mix, arrival, in_order, seeds, world
+from tests.core.strategies import START, WITHOUT_SHRINKING, Entry, Mix, in_order, seeds, world
 
 
 def test_a_recommendation_is_named_by_account_typology_and_bucket() -> None:
@@ -113,55 +105,3 @@ def test_an_offset_that_does_not_rise_is_refused() -> None:
     worker.legs(*crowd(0, 1))
     with pytest.raises(ValueError, match="not above the applied offset"):
         step(worker.state, [Frame(kind=Kind.LEGS, offset=0, rows=np.zeros(0, LEG))])
-
-
-@settings(phases=WITHOUT_SHRINKING, max_examples=10)
-@given(seed=seeds)
-def test_packing_what_was_loaded_gives_the_same_bytes(seed: int) -> None:
-    """A blob, a head and the control records survive a round trip."""
-    rng = random.Random(seed)
-    out = run(arrival(world(seed, Mix(accounts=3, scenes=10)).entries, rng), rows_per_frame=4)
-    state = out.states[0]
-    subjects = np.sort(state.touched())
-    store = Store(
-        dict(zip(subjects.tolist(), state.pack(subjects), strict=True)),
-        state.pack_control(),
-        state.pack_head(),
-    )
-    state.mark_flushed()
-    again = start(store, 0, 1, SETTINGS, sharp_config())
-    for one, other in zip(again.pack(subjects), state.pack(subjects), strict=True):
-        assert lasting(one) == lasting(other), f"seed {seed}"
-    assert again.pack_head() == store.head
-    assert again.pack_control() == store.control
-
-
-IN_MEMORY = [
-    "off",
-    "poff",
-    "cap",
-    "pcap",
-    "fact",
-    "mark",
-    "seen",
-    "floor",
-    "changed",
-    "dirty_time",
-    "dirty_leg",
-]
-
-
-def lasting(blob: bytes) -> list:
-    """A blob without what only says where its rows stand in memory, and which step came last."""
-    image = msgspec.msgpack.decode(blob, type=AccountImage)
-    account = np.frombuffer(image.account, ACCOUNT_ROW).copy()
-    for name in IN_MEMORY:
-        account[name] = 0
-    facts = np.frombuffer(image.facts, FACT).copy()
-    facts["hoff"] = facts["prev"] = 0
-    fields = msgspec.structs.asdict(image) | {
-        "account": account.tobytes(),
-        "facts": facts.tobytes(),
-        "counts": [],
-    }
-    return list(fields.items())
