@@ -227,12 +227,15 @@ _VIEW_COLUMNS = (
 
 
 def _visible(state: PartitionState, off: int, position: int, time: int) -> np.ndarray:
-    """Rows visible at the judged row, void ones left out (docs/state.md)."""
+    """Rows visible at the judged row, without what is void or was taken back by then (docs/state.md)."""
     rows = state.rows[off : off + position + 1]
     start = int(np.searchsorted(rows["time"], time - state.settings.hold, side="right"))
     aged = int(np.searchsorted(rows["time"], time - state.settings.closing, side="right"))
     rows = rows[max(start, aged - state.settings.keep) :]
-    return rows[(rows["a"] & window.VOID_BIT) == 0]
+    void = (rows["a"] & window.VOID_BIT) != 0
+    returned = rows["leg"][void & (rows["b"] >> window.AMOUNT_SHIFT == 0)]
+    gone = ((rows["a"] & window.GONE_BIT) != 0) & np.isin(rows["leg"], returned)
+    return rows[~void & ~gone]
 
 
 def dense(state: PartitionState, slot: int, recommendation_id: str, continues: str, bank: str) -> Body:

@@ -22,6 +22,7 @@ from detectors.window import (
     CLASS_BANK,
     CLASS_MASK,
     FIRST_BIT,
+    GONE_BIT,
     IGNORED_BIT,
     NEVER,
     ONE,
@@ -29,6 +30,8 @@ from detectors.window import (
     REGULAR_BIT,
     VOID_BIT,
     fact_at,
+    is_gone,
+    is_mark,
 )
 
 
@@ -186,6 +189,17 @@ def decode(row):
     if word & REGULAR_BIT:
         f &= ~(OUT | OUT << LOW)
     return f
+
+
+@njit(cache=True)
+def stood(rows, off, j, flags):
+    """Whether the leg that the mark at j takes back was decoded as if it still stood."""
+    k = 0
+    while k < j and not (
+        rows[off + k].leg == rows[off + j].leg and rows[off + k].a & GONE_BIT and not flags[k] & VOID
+    ):
+        k += 1
+    return k < j
 
 
 @njit(cache=True)
@@ -380,10 +394,17 @@ def measure(acc, rows, parties, facts, flag_party, flag_from, flag_until, slots,
                 width *= 2
             table[:width] = -1
             mask = np.uint64(width - 1)
-        while decoded <= i:  # decode up to the judged row, link it to the rows before it
+        end = i + 1
+        while decoded < end:  # decode up to the judged row, link it to the rows before it
             j = decoded
             row = rows[off + j]
             f = decode(row)
+            if row.a & GONE_BIT and is_gone(rows, off, j, end):
+                f = VOID | f & CUSTOMER  # that the customer did something stays true
+            elif f & VOID and is_mark(row) and stood(rows, off, j, flags):
+                decoded = groups = 0  # what stood until this return stands no more
+                table[:width] = -1
+                continue
             s = 1 if f & VOID else STEPS[np.int64(row.a >> PRECISION_SHIFT & np.uint64(3))]
             time[j] = row.time
             step[j] = s
@@ -438,7 +459,6 @@ def measure(acc, rows, parties, facts, flag_party, flag_from, flag_until, slots,
                         flagged[j] = lo
             decoded += 1
         t = time[i]
-        end = i + 1
         # visible rows
         vis = first_after(time, 0, end, t - fold.hold)
         aged = first_after(time, vis, end, t - fold.closing)

@@ -29,6 +29,11 @@ class FoldSettings(msgspec.Struct, frozen=True, kw_only=True):
         """S = L + 7 A: six hops and the leg, each at most A late."""
         return self.lateness + 7 * self.spread
 
+    @property
+    def undo(self) -> int:
+        """6 A: a leg that much older than its return is open still when the return comes, whatever the order of arrival."""
+        return self.closing - self.lateness - self.spread
+
     def check(self) -> list[str]:
         """Every contradiction, in words; empty = sound."""
         problems = []
@@ -51,6 +56,7 @@ class FoldSettings(msgspec.Struct, frozen=True, kw_only=True):
         return FoldParams(
             lateness=self.lateness,
             closing=self.closing,
+            undo=self.undo,
             hold=self.hold,
             keep=self.keep,
             first_gap_days=first_time_gap,

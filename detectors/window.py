@@ -112,6 +112,8 @@ VOID_BIT = np.uint64(1 << 18)
 FIRST_BIT = np.uint64(1 << 19)
 REGULAR_BIT = np.uint64(1 << 20)
 IGNORED_BIT = np.uint64(1 << 21)
+GONE_BIT = np.uint64(1 << 22)
+"""A return came later than `undo` after the leg: void for what is judged after the return, but not before."""
 DERIVED_MASK = np.uint64((1 << 19) | (1 << 20) | (1 << 21))
 AMOUNT_SHIFT = np.uint64(24)
 LOW24 = np.uint64((1 << 24) - 1)
@@ -159,6 +161,7 @@ class FoldParams(NamedTuple):
 
     lateness: int
     closing: int  # S
+    undo: int  # a return this long after its leg no longer changes what was judged before it
     hold: int  # W
     keep: int  # K
     first_gap_days: int
@@ -507,13 +510,21 @@ def apply_to(acc, a, offset, step):
 
 
 @njit(cache=True)
+def is_mark(row):
+    """Whether a row is the mark of a return: void, without an amount, under the id of the leg that it takes back."""
+    return (row.a & VOID_BIT) != 0 and (row.b >> AMOUNT_SHIFT) == 0
+
+
+@njit(cache=True)
 def put_row(acc, rows, a, time, leg, party, wa, wb):
-    """Insert one row in its place. There must be room."""
+    """Insert one row in its place; a leg goes before the mark of a return of the same moment. There must be room."""
     off = acc[a].off
     n = acc[a].len
     i = n
     while i > 0 and (
-        rows[off + i - 1].time > time or (rows[off + i - 1].time == time and rows[off + i - 1].leg > leg)
+        rows[off + i - 1].time > time
+        or (rows[off + i - 1].time == time and rows[off + i - 1].leg > leg)
+        or (rows[off + i - 1].time == time and rows[off + i - 1].leg == leg and is_mark(rows[off + i - 1]))
     ):
         rows[off + i] = rows[off + i - 1]
         i -= 1
@@ -559,17 +570,37 @@ def smaller(time, party, wa, wb, row):
 
 
 @njit(cache=True)
+def bits_of_return(time, back, p):
+    """What a return at `back` makes of a leg at `time`."""
+    return GONE_BIT if back - time >= p.undo else VOID_BIT
+
+
+@njit(cache=True)
+def is_gone(rows, off, i, end):
+    """Whether the mark of the return of row i stands before position `end` of its account."""
+    k = i + 1
+    while k < end and not (rows[off + k].leg == rows[off + i].leg and is_mark(rows[off + k])):
+        k += 1
+    return k < end
+
+
+@njit(cache=True)
 def cut_hub(acc, rows, a, since):
-    """The account is a hub from `since` on: rows from there are no longer held."""
+    """The account is a hub from `since` on: legs from there are no longer held.
+
+    The marks of returns are: the leg that one of them takes back may be older than the hub, and may still come.
+    """
     if since >= acc[a].hub:
         return
     acc[a].hub = since
-    n = acc[a].len
     off = acc[a].off
-    while n > 0 and rows[off + n - 1].time >= since:
-        n -= 1
-    acc[a].len = n
+    n = position(rows, off, acc[a].len, since, np.uint64(0))
     acc[a].closed = min(acc[a].closed, n)
+    for i in range(n, acc[a].len):
+        if is_mark(rows[off + i]):
+            rows[off + n] = rows[off + i]
+            n += 1
+    acc[a].len = n
 
 
 @njit(cache=True)
@@ -608,7 +639,7 @@ def keep_loser(acc, rows, pool, a, time, leg, party, wa, wb, step, touched, n_to
             return n_touched
     if acc[a].len == acc[a].cap and not move_row(acc, rows, pool, a, acc[a].len + acc[a].len // 8 + 1):
         return -1
-    put_row(acc, rows, a, time, shadow, party, wa | VOID_BIT, wb)
+    put_row(acc, rows, a, time, shadow, party, wa & ~GONE_BIT | VOID_BIT, wb)
     return touch(acc, a, step, touched, n_touched, time, shadow)
 
 
@@ -649,7 +680,8 @@ def insert(
                     first = rows[acc[a].off]
                     n_touched = touch(acc, a, step, touched, n_touched, first.time, first.leg)
         t = time[r]
-        if t >= acc[a].hub:
+        back = status[r] >= NOT_BOOKED
+        if t >= acc[a].hub and not back:
             outcome[r] = HUB
             acc[a].clock = max(acc[a].clock, t)
             continue
@@ -668,69 +700,77 @@ def insert(
                     return NEED_ROWS, r, n_acc, n_touched
         off = acc[a].off
         held = -1
+        word = wa[r]
+        known = False  # this very return was seen before
         for i in range(acc[a].len):
             if rows[off + i].leg == leg[r]:
-                held = i
-                break
-        word = wa[r]
+                if not is_mark(rows[off + i]):
+                    held = i
+                elif back:
+                    known = known or rows[off + i].time == t
+                else:
+                    word |= bits_of_return(t, rows[off + i].time, p)
+        if back:
+            if known:
+                outcome[r] = DUPLICATE
+                continue
+            outcome[r] = LATE if t <= acc[a].boundary else JUDGED
+            if held >= 0:
+                row = rows[off + held]
+                bit = bits_of_return(row.time, t, p)
+                if bit == VOID_BIT and not row.a & VOID_BIT:
+                    n_touched = touch(acc, a, step, touched, n_touched, row.time, row.leg)
+                rows[off + held].a = row.a | bit
+            if t >= acc[a].hub and acc[a].clock > acc[a].hub + p.closing:
+                if held < 0:  # nothing from before the hub can come any more
+                    outcome[r] = HUB
+                acc[a].clock = max(acc[a].clock, t)
+            elif t > acc[a].boundary:
+                put_row(acc, rows, a, t, leg[r], np.uint64(0), VOID_BIT, np.uint64(0))
+                acc[a].first = min(acc[a].first, t)
+                acc[a].clock = max(acc[a].clock, t)
+                n_touched = touch(acc, a, step, touched, n_touched, t, leg[r])
+            continue
         if held >= 0:
             row = rows[off + held]
-            was_void = (row.a & VOID_BIT) != 0
-            if status[r] >= NOT_BOOKED:
-                if was_void:
-                    outcome[r] = DUPLICATE
-                    continue
-                n_touched = touch(acc, a, step, touched, n_touched, row.time, row.leg)
-                rows[off + held].a = row.a | VOID_BIT
-                outcome[r] = JUDGED if held >= acc[a].closed else LATE
+            order = smaller(t, party[r], word, wb[r], row)
+            if order == 0:
+                outcome[r] = DUPLICATE
                 continue
-            if (
-                was_void and (row.b >> AMOUNT_SHIFT) == 0
-            ):  # the reversal came first: keep its mark, take the content
-                take_row(acc, rows, a, held)
-                word = word | VOID_BIT
-            else:
-                order = smaller(t, party[r], word, wb[r], row)
-                if order == 0:
-                    outcome[r] = DUPLICATE
-                    continue
-                outcome[r] = CONFLICT
-                if order < 0:
-                    loser[r].time = t
-                    loser[r].leg = leg[r]
-                    loser[r].party = party[r]
-                    loser[r].a = word
-                    loser[r].b = wb[r]
-                    kept = keep_loser(
-                        acc, rows, pool, a, t, leg[r], party[r], word, wb[r], step, touched, n_touched
-                    )
-                    if kept < 0:
-                        return NEED_ROWS, r, n_acc, n_touched
-                    n_touched = kept
-                    continue
-                if acc[a].len + 1 >= acc[a].cap and not move_row(
-                    acc, rows, pool, a, acc[a].len + acc[a].len // 8 + 2
-                ):
+            outcome[r] = CONFLICT
+            if order < 0:
+                loser[r].time = t
+                loser[r].leg = leg[r]
+                loser[r].party = party[r]
+                loser[r].a = word
+                loser[r].b = wb[r]
+                kept = keep_loser(
+                    acc, rows, pool, a, t, leg[r], party[r], word, wb[r], step, touched, n_touched
+                )
+                if kept < 0:
                     return NEED_ROWS, r, n_acc, n_touched
-                row = rows[acc[a].off + held]
-                loser[r] = row
-                n_touched = touch(acc, a, step, touched, n_touched, row.time, row.leg)
-                if was_void:
-                    word = word | VOID_BIT
-                take_row(acc, rows, a, held)
-                acc[a].first = min(acc[a].first, t)
-                if t > acc[a].boundary:
-                    put_row(acc, rows, a, t, leg[r], party[r], word, wb[r])
-                    n_touched = touch(acc, a, step, touched, n_touched, t, leg[r])
-                n_touched = keep_loser(
-                    acc, rows, pool, a, loser[r].time, leg[r], loser[r].party, loser[r].a, loser[r].b, step, touched, n_touched
-                )  # fmt: skip
+                n_touched = kept
                 continue
+            if acc[a].len + 1 >= acc[a].cap and not move_row(
+                acc, rows, pool, a, acc[a].len + acc[a].len // 8 + 2
+            ):
+                return NEED_ROWS, r, n_acc, n_touched
+            row = rows[acc[a].off + held]
+            loser[r] = row
+            n_touched = touch(acc, a, step, touched, n_touched, row.time, row.leg)
+            take_row(acc, rows, a, held)
+            acc[a].first = min(acc[a].first, t)
+            if t > acc[a].boundary:
+                put_row(acc, rows, a, t, leg[r], party[r], word, wb[r])
+                n_touched = touch(acc, a, step, touched, n_touched, t, leg[r])
+            n_touched = keep_loser(
+                acc, rows, pool, a, loser[r].time, leg[r], loser[r].party, loser[r].a, loser[r].b, step, touched, n_touched
+            )  # fmt: skip
+            continue
         acc[a].first = min(acc[a].first, t)
         if t <= acc[a].boundary:
             outcome[r] = LATE
-            booked = status[r] < NOT_BOOKED and not (word & VOID_BIT)
-            if booked and not is_ignored(acc, facts, household, a, word, party[r], t):
+            if not (word & VOID_BIT) and not is_ignored(acc, facts, household, a, word, party[r], t):
                 if not reserve_parties(acc, parties, ppool, a, 1, acc[a].boundary // DAY):
                     return NEED_PARTIES, r, n_acc, n_touched
                 credit = (leg[r] & ONE) == ONE
@@ -738,11 +778,7 @@ def insert(
                     enter_party(acc, parties, a, party[r], credit, t // DAY)
                 enter_totals(acc, a, credit, t // DAY, np.int64(wa[r] >> AMOUNT_SHIFT))
             continue
-        word_b = wb[r]
-        if status[r] >= NOT_BOOKED:  # a reversal before its leg: a mark without content
-            word = (word & LOW24) | VOID_BIT
-            word_b = word_b & LOW24
-        put_row(acc, rows, a, t, leg[r], party[r], word, word_b)
+        put_row(acc, rows, a, t, leg[r], party[r], word, wb[r])
         acc[a].clock = max(acc[a].clock, t)
         n_touched = touch(acc, a, step, touched, n_touched, t, leg[r])
         outcome[r] = JUDGED

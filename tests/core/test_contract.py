@@ -9,11 +9,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 
 from detectors.model import DAY
-from tests.core.driver import Died, Run, chances, difference, run
+from tests.core.driver import SETTINGS, Died, Run, chances, difference, run
 from tests.core.strategies import (
     WITHOUT_SHRINKING,
     Entry,
@@ -208,7 +209,6 @@ def test_a_crash_at_each_point(seed: int) -> None:
     assert point > 10
 
 
-@pytest.mark.xfail(reason="known defect: returns beside hubs and weeks after their leg", strict=False)
 @settings(phases=WITHOUT_SHRINKING, max_examples=10)
 @given(seed=seeds)
 def test_returns_that_come_weeks_later(seed: int) -> None:
@@ -225,3 +225,25 @@ def test_returns_that_come_weeks_later(seed: int) -> None:
         return run(some, rows_per_frame=2, frames_per_step=1, flush_every=1, deadly=after_every_flush)
 
     hold(seed, entries, way, "started again after every frame")
+
+
+@settings(phases=WITHOUT_SHRINKING, max_examples=10)
+@given(seed=seeds)
+def test_returns_beside_hubs(seed: int) -> None:
+    """Returns of all ages around a dense bucket, in any order of arrival, closed after every frame."""
+    rng = random.Random(seed)
+    mix = Mix(accounts=2, scenes=15, returns=0.3, returned_after=20 * DAY, burst=40, conflicts=0.0)
+    entries = arrival(world(seed, mix).entries, rng)
+    fold = msgspec.structs.replace(SETTINGS, hub_bucket_legs=rng.choice((16, 24)))
+
+    rows = rng.choice((1, 3))
+
+    def differs(some: Sequence[Entry]) -> str:
+        one = run(in_order(some), settings=fold)
+        return problem(
+            some, lambda them: run(them, rows_per_frame=rows, frames_per_step=1, settings=fold), one
+        )
+
+    if differs(entries):
+        few = smallest(entries, lambda some: bool(differs(some)), tries=250)
+        pytest.fail(f"seed {seed}\n{picture(few)}\n{differs(few)}", pytrace=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 
 import msgspec
-import pytest
 from hypothesis import given, settings
 
 from detectors.model import (
@@ -135,7 +134,6 @@ def test_hub_limits_come_from_baselines() -> None:
     assert len(hub_bodies(worker)) == 1
 
 
-@pytest.mark.xfail(reason="known defect: returns beside hubs and weeks after their leg", strict=False)
 def test_a_return_dated_inside_a_hub_still_takes_out_a_leg_from_before_it() -> None:
     #   three payers on d 0: a recommendation       | 16 legs: a hub |
     #   one of them is returned during or after the dense bucket, and the return may come before the bucket is dense
@@ -153,7 +151,6 @@ def test_a_return_dated_inside_a_hub_still_takes_out_a_leg_from_before_it() -> N
         assert len(ends[0]) == 1
 
 
-@pytest.mark.xfail(reason="known defect: returns beside hubs and weeks after their leg", strict=False)
 def test_the_mark_of_a_return_survives_a_hub_that_cuts_it() -> None:
     #   the return (dated inside the dense bucket) comes first, then the bucket becomes dense, then the leg from before it
     legs = crowd(BUCKET - 2 * HOUR, 3)

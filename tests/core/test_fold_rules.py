@@ -244,7 +244,6 @@ def test_first_leg_of_a_conflict_is_that_of_the_content_that_stays() -> None:
         assert measure_of(last, seen)["history"] == 2 * HOUR
 
 
-@pytest.mark.xfail(reason="known defect: returns beside hubs and weeks after their leg", strict=False)
 def test_a_return_weeks_after_its_leg_does_not_depend_on_when_it_was_closed() -> None:
     #   d 0     14    28        29    30
     #   in A    C     return    A     B          whether A is new on d 29 must not hang on when d 0 was closed

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from detectors.config import Config
+from detectors.model import DAY
 from detectors.settings import FoldSettings
 from tests.core import twin
 from tests.core.driver import SETTINGS, by_name, measured, run, sharp_config, twin_params, twin_settings
@@ -45,7 +46,7 @@ def differences(
     params, lengths = twin_params(config), twin_settings(fold, config)
     out: Differences = []
     for subject in whole.subjects:
-        rows = canonical(whole.records(subject)).rows
+        rows = canonical(whole.records(subject), lengths).rows
         facts, flags = whole.facts(subject), whole.flags()
         hub = hub_start(rows, lengths)
         for index, reading in enumerate(READINGS):
@@ -143,3 +144,10 @@ def test_kernel_equals_twin_on_young_accounts(seed: int) -> None:
 def test_kernel_equals_twin_on_the_greatest_amounts(seed: int) -> None:
     """Up to 10^12: no product of an amount and a share overflows."""
     check(Mix(accounts=1, scenes=20, gaps=False, scale=10**6), seed)
+
+
+@settings(phases=WITHOUT_SHRINKING, max_examples=12)
+@given(seed=seeds)
+def test_kernel_equals_twin_on_returns_that_come_late(seed: int) -> None:
+    """A leg that was taken back weeks later stands for what was judged before its return, and for nothing after it."""
+    check(Mix(accounts=1, scenes=25, gaps=False, returns=0.3, returned_after=40 * DAY), seed)

@@ -38,6 +38,8 @@ class Leg:
     status: int = Status.BOOKED
     amount_u: int = -1  # -1: the same as amount
     void: bool = False
+    returned: int | None = None
+    """Taken back from this time on: a return came so late that what was judged before it stands."""
 
     @property
     def u(self) -> int:
@@ -58,6 +60,15 @@ class Leg:
     def order(self) -> tuple[int, int]:
         """Canonical order."""
         return (self.time, self.leg)
+
+    @property
+    def mark(self) -> bool:
+        """The mark of a return."""
+        return self.void and not self.amount
+
+    def gone(self, e: Leg) -> bool:
+        """Taken back by the time of leg e."""
+        return self.void or (self.returned is not None and (self.returned, self.leg) <= e.order)
 
     @property
     def content(self) -> tuple[int, ...]:
@@ -97,6 +108,11 @@ class Settings:
         """`S`: a leg older than this behind the account's clock can no longer be displaced."""
         return self.lateness + 7 * self.spread
 
+    @property
+    def undo(self) -> int:
+        """A return this long after its leg does not change what was judged before it."""
+        return 6 * self.spread
+
 
 Params = dict[str, dict[str, int]]
 """Parameters by detector name."""
@@ -111,8 +127,9 @@ class Canonical:
     repeats: int = 0  # booked records beyond the first of their content, legs that were not voided
 
 
-def canonical(records: Iterable[Leg]) -> Canonical:
+def canonical(records: Iterable[Leg], settings: Settings | None = None) -> Canonical:
     """Drop duplicates, void what was returned, keep the smaller of two contents; in (time, leg) order."""
+    settings = settings or Settings()
     booked: dict[int, list[Leg]] = {}
     returned: dict[int, list[Leg]] = {}
     for record in records:
@@ -128,14 +145,19 @@ def canonical(records: Iterable[Leg]) -> Canonical:
             for time, record in lost.items():
                 shadow = leg ^ (time << 1 & (1 << 64) - 1)
                 out.rows.append(replace(record, leg=shadow, status=Status.BOOKED, void=True))
-        if leg in returned:
-            mark = replace(min(returned[leg], key=lambda record: record.content), amount=0, amount_u=0)
-            place = min(booked.get(leg, [mark]), key=lambda record: record.content)
-            out.rows.append(replace(place, status=Status.BOOKED, void=True))
+        times = sorted({record.time for record in returned.get(leg, [])})
+        out.rows += [Leg(leg=leg, time=time, amount=0, void=True) for time in times]
+        if leg not in booked:
             continue
-        out.repeats += len(booked[leg]) - len(contents)
-        out.rows.append(min(booked[leg], key=lambda record: record.content))
-    out.rows.sort(key=lambda row: row.order)
+        place = min(booked[leg], key=lambda record: record.content)
+        if any(time - place.time < settings.undo for time in times):
+            place = replace(place, void=True)
+        elif times:
+            place = replace(place, returned=times[0])
+        else:
+            out.repeats += len(booked[leg]) - len(contents)
+        out.rows.append(place)
+    out.rows.sort(key=lambda row: (row.order, row.mark))
     return out
 
 
@@ -150,8 +172,8 @@ def held(rows: Sequence[Leg], e: int, settings: Settings) -> list[Leg]:
 
 
 def visible(rows: Sequence[Leg], e: int, settings: Settings) -> list[Leg]:
-    """The rows that a measure of leg `e` may look at, in order. A void row is none, but counts for K."""
-    return [row for row in held(rows, e, settings) if not row.void]
+    """The rows that a measure of leg `e` may look at, in order. One that was taken back is none, but counts for K."""
+    return [row for row in held(rows, e, settings) if not row.gone(rows[e])]
 
 
 def as_of(records: Sequence, time: int):
@@ -212,7 +234,7 @@ def is_ignored(row: Leg, facts: Sequence[Fact]) -> bool:
 def relationship(counted: Sequence[Leg], leg: Leg) -> list[Leg]:
     """The earlier legs of the same party on the same side, since the last silence of more than 400 days.
 
-    `counted` are the rows of the prefix that are neither void nor ignored.
+    `counted` are the rows of the prefix that are neither void nor ignored; what a late return took back is among them.
     """
     out: list[Leg] = []
     for row in counted:
