@@ -46,8 +46,7 @@ def one_size(copies: population.Copies, accounts: int, legs: int) -> dict[str, f
     loading = 0.0
     for copy, (subjects, blobs) in enumerate(copies.many(accounts)):
         started = time.process_time()
-        for subject, blob in zip(subjects.tolist(), blobs, strict=True):
-            state.load(subject, blob)
+        state.load_many(subjects.tolist(), blobs)
         loading += time.process_time() - started
         n = copies.population.accounts
         ids.append(population.account_ids(copy * n, (copy + 1) * n))

@@ -43,8 +43,7 @@ def stages(copies: population.Copies, accounts: int, payments: int) -> dict[str,
     plain = msgspec.json.Decoder(Transaction).decode
     state = population.empty_state(accounts)
     for subjects, blobs in copies.many(accounts):
-        for subject, blob in zip(subjects.tolist(), blobs, strict=True):
-            state.load(subject, blob)
+        state.load_many(subjects.tolist(), blobs)
     received = int(time.time() * 1e6)
     offset = 0
     for first in range(0, len(values), BATCH):

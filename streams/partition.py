@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 STEP_ROWS = 4_000
 """Rows of one step: a few milliseconds, so that outputs are not held up by what is judged behind them."""
 
-PACK_ACCOUNTS = 2_000
+PACK_ACCOUNTS = 10_000
 """Accounts that are packed in one go."""
 
 QUEUE_HIGH = 16_000_000
@@ -352,9 +352,8 @@ class Partition:
             if control is not None:
                 self._fold.load_control(state, control)
             async for chunk in self._store.load_accounts(self.number):
-                for subject, blob in chunk:
-                    state.load(subject, blob)
-                await asyncio.sleep(0)
+                subjects, blobs = zip(*chunk, strict=True)
+                await self._compute(state.load_many, subjects, blobs)
         self._state = state
         self._next = state.head.applied + 1
         self._written = state.head.applied if head is not None else None
@@ -541,7 +540,7 @@ class Partition:
         if self._keep is not None:
             await self._keep(self.number, applied, self._epoch)
 
-    async def _compute(self, function: Callable[[Any], Any], argument: Any) -> Any:
+    async def _compute(self, function: Callable[..., Any], *arguments: Any) -> Any:
         if self._executor is None:
-            return function(argument)
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function, argument)
+            return function(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)

@@ -34,7 +34,7 @@ def warm_up(fold: Fold) -> None:
     loaded.load_head(state.pack_head())
     fold.load_control(loaded, state.pack_control())
     for subject, blob in zip(subjects.tolist(), blobs, strict=True):
-        loaded.load(subject, blob)
+        loaded.load_many([subject], [blob])
 
 
 def _legs(number: int) -> np.ndarray:

@@ -66,7 +66,11 @@ class TinyState:
     def pack(self, subjects: np.ndarray) -> list[bytes]:
         return [msgspec.msgpack.encode(self.accounts[subject]) for subject in subjects.tolist()]
 
-    def load(self, subject: int, blob: bytes) -> None:
+    def load_many(self, subjects: Sequence[int], blobs: Sequence[bytes]) -> None:
+        for subject, blob in zip(subjects, blobs, strict=True):
+            self.load_one(subject, blob)
+
+    def load_one(self, subject: int, blob: bytes) -> None:
         account = msgspec.msgpack.decode(blob, type=Account, strict=False)
         account.legs = {int(leg): tuple(value) for leg, value in account.legs.items()}
         self.accounts[subject] = account
