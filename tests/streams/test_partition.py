@@ -154,7 +154,7 @@ class Process:
 
     async def catch_up(self) -> None:
         end = len(self.world.log) - 1
-        await self.run(lambda: self.progress.applied(0) == end and not self.part._dirty)
+        await self.run(lambda: self.progress.applied(0) == end and self.part.unwritten_since is None)
 
     async def finish(self) -> None:
         await self.catch_up()

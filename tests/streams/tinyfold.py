@@ -59,6 +59,7 @@ class TinyState:
         self.flags: list[str] = []
         self.control_changed = False
         self._touched: set[int] = set()
+        self._ahead: list[Account] = []
 
     def touched(self) -> np.ndarray:
         return np.array(sorted(self._touched), np.uint64)
@@ -75,10 +76,16 @@ class TinyState:
         account.legs = {int(leg): tuple(value) for leg, value in account.legs.items()}
         self.accounts[subject] = account
         if account.applied > self.head.applied:
-            for name, count in account.counts.items():
-                self.count(name, count)
+            self._ahead.append(account)
         else:
             account.counts = {}
+
+    def _catch_up(self) -> None:
+        """The head takes over what an account counted ahead of it once it has come as far: ADR 12."""
+        for account in [account for account in self._ahead if account.applied <= self.head.applied]:
+            self._ahead.remove(account)
+            for name, count in account.counts.items():
+                self.count(name, count)
 
     def count(self, name: str, by: int = 1) -> None:
         self.head.counters[name] = self.head.counters.get(name, 0) + by
@@ -93,8 +100,9 @@ class TinyState:
         self.head = msgspec.msgpack.decode(blob, type=Head)
 
     def mark_flushed(self) -> None:
-        for subject in self._touched:
-            self.accounts[subject].counts = {}
+        for account in self.accounts.values():
+            if all(account is not waiting for waiting in self._ahead):
+                account.counts = {}
         self._touched.clear()
         self.control_changed = False
 
@@ -123,6 +131,7 @@ class TinyState:
                 body = json.dumps({"subject": subject, "partition": self.partition, "legs": legs}).encode()
                 said.append(Saying(At(frame.offset, len(said)), subject, account.bank, body))
             self.head.applied = frame.offset
+            self._catch_up()
         return said
 
     def _leg(self, frame: Frame, row: Any, changed: set[int]) -> None:
