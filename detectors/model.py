@@ -303,7 +303,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, tag="rates"):
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True, tag="trace"):
-    """Where a payment's money came from (STATE.md 5). Filled by a later release."""
+    """Where a payment's money came from: filled by a later release."""
 
     record_id: str
     subject: int
@@ -314,7 +314,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True, tag="trace"):
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True, tag="link"):
-    """An identifier's holders crossed a step (STATE.md 6). Filled by a later release."""
+    """An identifier's holders crossed a step: filled by a later release."""
 
     record_id: str
     effective_at: int

@@ -1,4 +1,4 @@
-"""Which messages intake may append now: aligned sources and the short ledger (STATE.md 3).
+"""Which messages intake may append now: aligned sources and the short ledger.
 
 Pure: no clock, no I/O. Times are event times in µs; what has waited long enough to count as stuck is said by the caller.
 """

@@ -1,4 +1,4 @@
-"""The balance of STATE.md 4.9, from the stored heads: per source partition and day nothing is lost and nothing counted twice.
+"""The balance, from the stored heads: per source partition and day nothing is lost and nothing counted twice.
 
     received = accepted + rejected
     2 x accepted = sides without a leg + judged + late + duplicate + conflict + legs at hubs

@@ -248,7 +248,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """The counters of every head, added up (STATE.md 4.9 in one line)."""
+    """The counters of every head, added up: the balance in one line."""
 
     counters: dict[str, int]
     applied: int = 0

@@ -189,7 +189,9 @@ class FileJudge:
         return Frame(offset=offset, **fields)
 
     def _step(self, partition: int, frames: list[Frame]) -> None:
-        result = step(self._states[partition], frames)
+        state = self._states[partition]
+        result = step(state, frames)
+        state.mark_flushed()  # nothing is written down here, so nothing need be kept for it
         self.summary.detector_errors += sum(result.errors.values())
         for output in result.outputs:
             if isinstance(output, Recommendation):

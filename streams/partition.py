@@ -1,6 +1,6 @@
 """One ledger partition under judgement: load, apply, publish, flush, in the order that makes a crash harmless.
 
-The numbered steps are those of STATE.md 4. A crash between any two of them loses and doubles nothing:
+A crash between any two of the numbered steps loses and doubles nothing:
 
      1  claim the partition's epoch in the store
      2  load head, control and accounts
@@ -13,6 +13,8 @@ The numbered steps are those of STATE.md 4. A crash between any two of them lose
      9  write the control records, if they changed
     10  write the head, last: epoch and stored offset must be those that we know
     11  commit the offset to Kafka, for lag tools
+
+Steps 8 to 11 write one frame's image of the state in a task of their own; newer frames go through 3 to 7 meanwhile.
 """
 
 from __future__ import annotations

@@ -33,8 +33,7 @@ def warm_up(fold: Fold) -> None:
     loaded = fold.new_state(0)
     loaded.load_head(state.pack_head())
     fold.load_control(loaded, state.pack_control())
-    for subject, blob in zip(subjects.tolist(), blobs, strict=True):
-        loaded.load_many([subject], [blob])
+    loaded.load_many(subjects.tolist(), blobs)
 
 
 def _legs(number: int) -> np.ndarray:

@@ -197,7 +197,7 @@ async def _ends(installation: Installation) -> dict[str, int]:
 
 
 def imbalance(heads: dict[int, Head], messages: dict[str, int], ledger_legs: dict[str, int]) -> list[str]:
-    """STATE.md 4.9, per source partition and day, against what the source topic and the ledger really hold."""
+    """The balance, per source partition and day, against what the source topic and the ledger really hold."""
     found = []
     for source, sent in messages.items():
         days: dict[int, dict[str, int]] = {}

@@ -328,7 +328,7 @@ class Installation:
 
 
 def balanced(counters: dict[str, int], ledger_legs: int | None = None) -> None:
-    """STATE.md 4.9."""
+    """The balance that must close."""
     legs = sum(counters[name] for name in ("judged", "late", "duplicate", "conflict", "hub"))
     assert counters["received"] == counters["accepted"] + counters["rejected"], counters
     assert 2 * counters["accepted"] == legs + counters["no_leg"], counters
