@@ -174,7 +174,7 @@ FACETS = _facets()
 STEPS = np.array([1, MINUTE, HOUR, DAY], np.int64)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def decode(row):
     """What a row is: facets of its side, channel and class, and what its derived bits say."""
     word = row.a
@@ -191,7 +191,7 @@ def decode(row):
     return f
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def stood(rows, off, j, flags):
     """Whether the leg that the mark at j takes back was decoded as if it still stood."""
     k = 0
@@ -202,7 +202,7 @@ def stood(rows, off, j, flags):
     return k < j
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def elapsed(t0, s0, t1, s1):
     """Time from one row to another, both truncated to the coarser of their precisions."""
     s = max(s0, s1)
@@ -211,7 +211,7 @@ def elapsed(t0, s0, t1, s1):
     return (t1 // s - t0 // s) * s
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def first_after(time, lo, hi, t):
     """First position in [lo, hi) whose time is greater than t, else hi."""
     while lo < hi:
@@ -223,7 +223,7 @@ def first_after(time, lo, hi, t):
     return lo
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def earlier(prev, flags, j, personal):
     """The row before j of the same counterparty and side that is a person in this reading, -1 = none."""
     q = prev[j]
@@ -232,7 +232,7 @@ def earlier(prev, flags, j, personal):
     return q
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def follow(time, step, flags, amount, out_bit, c, lo, end, horizon, cash_horizon, share, cash_share, result):
     """Follow the lot of credit c through the debits up to `end` (exclusive), first in first out.
 
@@ -290,7 +290,7 @@ def follow(time, step, flags, amount, out_bit, c, lo, end, horizon, cash_horizon
     result[2] = cash_done
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def share_ppm(part, whole):
     """floor(part * 10^6 / whole) for 0 <= part, exact also where the product would overflow; 0 of nothing is 0."""
     if whole <= 0:
@@ -306,7 +306,7 @@ def share_ppm(part, whole):
     return result
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def flag_counts(flag_from, flag_until, flag_party, first, party, time):
     """Whether one of a counterparty's flags, which start at `first` in the sorted registry, counts at `time`."""
     k = first
@@ -317,7 +317,7 @@ def flag_counts(flag_from, flag_until, flag_party, first, party, time):
     return False
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def measure(acc, rows, parties, facts, flag_party, flag_from, flag_until, slots, positions, out, fold, m):
     """Measures of each item. out: (n, READINGS, M) int64, filled.
 
@@ -738,7 +738,7 @@ def measure(acc, rows, parties, facts, flag_party, flag_from, flag_until, slots,
             o[HISTORY] = history
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def tenure(acc, rows, parties, slots, positions, out, fold):
     """`tenure_days` of each item, both readings: how long its regular counterparty has been known."""
     for it in range(slots.shape[0]):

@@ -170,7 +170,7 @@ class FoldParams(NamedTuple):
     since: int  # default of observed_since, NEVER = unknown
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def mix(x):
     """SplitMix64 finaliser, for the open-addressing tables."""
     z = np.uint64(x) + np.uint64(0x9E3779B97F4A7C15)
@@ -179,7 +179,7 @@ def mix(x):
     return z ^ (z >> np.uint64(31))
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def find(acc, table, subject):
     """Slot of a subject, or -1. `table` (power of two, int32, -1 = empty) holds slots."""
     mask = np.uint64(table.shape[0] - 1)
@@ -193,7 +193,7 @@ def find(acc, table, subject):
         h = (h + ONE) & mask
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def slots_of(acc, table, subject):
     """Slot of each subject (n,), -1 = unknown."""
     slots = np.empty(subject.shape[0], np.int64)
@@ -202,7 +202,7 @@ def slots_of(acc, table, subject):
     return slots
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def rebuild_table(acc, count, table):
     """Enter slots [0, count) into an empty table."""
     mask = np.uint64(table.shape[0] - 1)
@@ -213,7 +213,7 @@ def rebuild_table(acc, count, table):
         table[np.int64(h)] = slot
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def new_account(acc, table, slot, subject):
     """Make an empty account in a slot and enter it into the table."""
     acc[slot].subject = subject
@@ -247,7 +247,7 @@ def new_account(acc, table, slot, subject):
     table[np.int64(h)] = slot
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def party_index(parties, lo, n, party):
     """Position of a counterparty in a sorted stretch, or where it would stand."""
     hi = lo + n
@@ -261,7 +261,7 @@ def party_index(parties, lo, n, party):
     return left
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def enter_party(acc, parties, a, party, credit, day):
     """Add one closed leg to the account's counterparties. The stretch must have room for one more."""
     lo = acc[a].poff
@@ -304,7 +304,7 @@ def enter_party(acc, parties, a, party, credit, day):
         parties[i].out_last = last
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def enter_totals(acc, a, credit, day, amount_u):
     """Add one closed leg to the 30-day totals (the newest MONTHS buckets are kept)."""
     month = day // MONTH_DAYS
@@ -328,7 +328,7 @@ def enter_totals(acc, a, credit, day, amount_u):
             acc[a].debits[k] += amount_u
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def forget_parties(acc, parties, a, day):
     """Drop counterparties that have been silent for longer than FORGET_DAYS before `day`: they count as never seen."""
     lo = acc[a].poff
@@ -342,13 +342,13 @@ def forget_parties(acc, parties, a, day):
     acc[a].plen = w - lo
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def capacity_class(n):
     """Number of the smallest capacity that holds n."""
     return np.searchsorted(CAPACITIES, n)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def reserve_parties(acc, parties, pool, a, extra, day):
     """Make room for `extra` counterparties; False when the arena is full.
 
@@ -385,7 +385,7 @@ def reserve_parties(acc, parties, pool, a, extra, day):
     return True
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def move_row(acc, rows, pool, a, need):
     """Give an account a stretch with room for `need` rows and free the old one; False when the arena is full. Pool as above."""
     k = capacity_class(need)
@@ -410,7 +410,7 @@ def move_row(acc, rows, pool, a, need):
     return True
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def close(acc, rows, parties, ppool, a, p):
     """Move the account's boundary, enter closed rows into its base, drop rows nobody can see any more.
 
@@ -463,7 +463,7 @@ def close(acc, rows, parties, ppool, a, p):
     return True
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def position(rows, off, n, time, leg):
     """First position in a sorted stretch at or after the canonical key (time, leg)."""
     lo = 0
@@ -478,7 +478,7 @@ def position(rows, off, n, time, leg):
     return lo
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def touch(acc, a, step, touched, n_touched, time, leg):
     """Note that an account must be judged again from the canonical key (time, leg) on."""
     if acc[a].mark != step:
@@ -494,7 +494,7 @@ def touch(acc, a, step, touched, n_touched, time, leg):
     return n_touched
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def apply_to(acc, a, offset, step):
     """Whether a record at this offset is new to the account, and if so note that it is applied.
 
@@ -509,13 +509,13 @@ def apply_to(acc, a, offset, step):
     return True
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def is_mark(row):
     """Whether a row is the mark of a return: void, without an amount, under the id of the leg that it takes back."""
     return (row.a & VOID_BIT) != 0 and (row.b >> AMOUNT_SHIFT) == 0
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def put_row(acc, rows, a, time, leg, party, wa, wb):
     """Insert one row in its place; a leg goes before the mark of a return of the same moment. There must be room."""
     off = acc[a].off
@@ -536,7 +536,7 @@ def put_row(acc, rows, a, time, leg, party, wa, wb):
     acc[a].len = n + 1
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def take_row(acc, rows, a, i):
     """Remove the row at position i."""
     off = acc[a].off
@@ -547,7 +547,7 @@ def take_row(acc, rows, a, i):
         acc[a].closed -= 1
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def smaller(time, party, wa, wb, row):
     """Whether a content orders before that of a row: (time, amount, amount_u, party, static bits). 1, 0 or -1."""
     if time != row.time:
@@ -569,13 +569,13 @@ def smaller(time, party, wa, wb, row):
     return 0
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def bits_of_return(time, back, p):
     """What a return at `back` makes of a leg at `time`."""
     return GONE_BIT if back - time >= p.undo else VOID_BIT
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def is_gone(rows, off, i, end):
     """Whether the mark of the return of row i stands before position `end` of its account."""
     k = i + 1
@@ -584,7 +584,7 @@ def is_gone(rows, off, i, end):
     return k < end
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def cut_hub(acc, rows, a, since):
     """The account is a hub from `since` on: legs from there are no longer held.
 
@@ -603,7 +603,7 @@ def cut_hub(acc, rows, a, since):
     acc[a].len = n
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def fact_at(acc, facts, a, time):
     """Row of the fact table in force at `time`, or -1."""
     f = acc[a].fact
@@ -612,7 +612,7 @@ def fact_at(acc, facts, a, time):
     return f
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def is_ignored(acc, facts, household, a, word, party, time):
     """Whether a leg is left out of every measure: own or sensitive, or with the household declared as of the leg."""
     cls = np.int64(word & CLASS_MASK)
@@ -626,7 +626,7 @@ def is_ignored(acc, facts, household, a, word, party, time):
     return False
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def keep_loser(acc, rows, pool, a, time, leg, party, wa, wb, step, touched, n_touched):
     """Keep the content that lost a conflict as a void row, under an id of its own: it enters no measure, but counts where void
     rows count, so that the winner's coming first or last makes no difference. Returns n_touched, or -1 when the arena is full."""
@@ -643,7 +643,7 @@ def keep_loser(acc, rows, pool, a, time, leg, party, wa, wb, step, touched, n_to
     return touch(acc, a, step, touched, n_touched, time, shadow)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def insert(
     acc, n_acc, table, rows, pool, parties, ppool, facts, household,
     subject, leg, party, time, wa, wb, bank, bank_rank, status, offset, skip,
@@ -785,7 +785,7 @@ def insert(
     return DONE, n, n_acc, n_touched
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def derive(acc, rows, parties, facts, household, slots, starts, p):
     """Set the derived bits (ignored, first-time, regular) of the rows [start, len) of each account.
 
@@ -844,7 +844,7 @@ def derive(acc, rows, parties, facts, household, slots, starts, p):
             rows[off + j].a = word
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def dirty_positions(acc, rows, touched, starts):
     """First position to judge again of each touched account; returns how many rows that are in all."""
     total = 0
@@ -857,7 +857,7 @@ def dirty_positions(acc, rows, touched, starts):
     return total
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def limit_at(starts, limits, time):
     """Limit in force at a time: the last one that starts at or before it (`starts` ascending, the first before all times)."""
     i = 0
@@ -866,7 +866,7 @@ def limit_at(starts, limits, time):
     return limits[i]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def cut_hubs(acc, rows, touched, starts, limit_starts, bucket_legs, counterparties, p):
     """Make hubs of the touched accounts that have become too dense (docs/state.md, "Hubs").
 
@@ -919,7 +919,7 @@ def cut_hubs(acc, rows, touched, starts, limit_starts, bucket_legs, counterparti
             cut_hub(acc, rows, a, hub)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def items_of(acc, rows, touched, starts, slot, pos, time):
     """The rows to judge, account by account in canonical order. Void rows are left out. Returns how many."""
     n = 0
@@ -936,14 +936,14 @@ def items_of(acc, rows, touched, starts, slot, pos, time):
     return n
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def mark_swept(acc, touched):
     """After judging: what was judged may close."""
     for s in range(touched.shape[0]):
         acc[touched[s]].swept = acc[touched[s]].clock
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def touch_with(acc, n_acc, rows, party, since, offset, touched, step, n_touched):
     """Touch, from `since` on, every account that holds a row with this counterparty and has not applied `offset` yet."""
     for a in range(n_acc):
@@ -958,7 +958,7 @@ def touch_with(acc, n_acc, rows, party, since, offset, touched, step, n_touched)
     return n_touched
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def touch_since(acc, n_acc, rows, since, offset, touched, step, n_touched):
     """Touch, from `since` on, every account that holds an open row from then on and has not applied `offset` yet."""
     for a in range(n_acc):
@@ -972,7 +972,7 @@ def touch_since(acc, n_acc, rows, since, offset, touched, step, n_touched):
     return n_touched
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def banks_of(acc, facts, slots, times):
     """Number of the bank of each item: that of the fact in force, else the one that reported."""
     out = np.zeros(slots.shape[0], np.int64)
@@ -982,7 +982,7 @@ def banks_of(acc, facts, slots, times):
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def kinds_of(acc, facts, slots, times, youth):
     """Number of the account kind in force at each item; `youth` where a customer is a minor; 0 = unknown."""
     out = np.zeros(slots.shape[0], np.int64)

@@ -14,6 +14,7 @@ import gc
 import logging
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -79,6 +80,11 @@ log = logging.getLogger(__name__)
 
 OK, CHECK_FAILED, BAD_INPUT, UNREACHABLE, CRASHED, NOT_OURS = 0, 1, 3, 4, 70, 75
 STOP_SECONDS = 40.0
+
+SWITCH_SECONDS = 0.0005
+"""How long one thread waits for the interpreter before it asks the other to let go. Judging leaves it for every compiled
+kernel, some twenty times a frame, and would wait Python's default of 5 ms each time to come back: intake kept the lock and
+both threads together used one core."""
 
 
 class CannotStart(Exception):
@@ -541,6 +547,7 @@ async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:
         await asyncio.to_thread(check_topics, settings)
         await asyncio.to_thread(warmup.warm_up, fold)
         collect_rarely()
+        sys.setswitchinterval(SWITCH_SECONDS)
         return await hold_and_serve(settings, key, vault, pseudonyms, fold, controls, health, stop)
     finally:
         await server.stop()
