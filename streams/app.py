@@ -448,6 +448,7 @@ def assemble(
         generation=settings.generation,
         lateness=settings.lateness,
         spread=settings.spread,
+        stuck_seconds=settings.stuck_after / SECOND,
         progress=progress,
         metrics=metrics,
     )

@@ -53,7 +53,6 @@ LINGER_SECONDS = 0.01
 
 SMALL_APPEND = 500
 COMMIT_SECONDS = 0.5
-STUCK_SECONDS = 30.0
 DEAD_LETTER_BYTES = 700_000
 """Most of a message that a letter holds: brokers refuse above 1 MiB by default."""
 
@@ -93,7 +92,7 @@ class Intake(Service):
         spread: int,
         progress: Progress,
         metrics: Metrics,
-        stuck_seconds: float = STUCK_SECONDS,
+        stuck_seconds: float,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -121,6 +121,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     observed_since: int | None
     lateness: int
     spread: int
+    stuck_after: int
     flush_interval: int
     flush_accounts: int
     snapshot_dir: str
@@ -373,6 +374,15 @@ FIELDS: tuple[Field, ...] = (
         low=HOUR,
         high=7 * DAY,
         why="below an hour intake stalls on every pause; each day of it keeps seven more days of legs open",
+    ),
+    Field(
+        "stuck_after",
+        DURATION,
+        30 * SECOND,
+        "How long a source partition that has a backlog and gives nothing holds the others. Then they go on without it.",
+        low=20 * SECOND,
+        high=HOUR,
+        why="another worker takes over within 20 s: until then nothing is stuck; an hour without answers is an outage",
     ),
     # Writing down
     Field(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 
 import pytest
+from aiokafka import TopicPartition
 
 from streams import intake
 from streams.formats import canonical, iso20022
@@ -12,6 +15,7 @@ from streams.intake import AS_OF, DEAD_LETTER_BYTES, TRUNCATED, _as_of, letters_
 from streams.payment import DecodeContext, Reason, Rejected
 from streams.publish import DETAIL, KEY
 from streams.sources import pending
+from tests.streams.assembled import assembled
 from tests.streams.formats import messages
 
 OWN = DecodeContext(bank="own")
@@ -70,3 +74,17 @@ def test_no_letter_grows_with_what_it_is_about() -> None:
     assert len(letter.value) == DEAD_LETTER_BYTES
     assert sum(len(text) for _, text in letter.headers) + len(letter.key) < 20_000
     assert intake.listed(refused).endswith("and 99980 more")
+
+
+@pytest.mark.parametrize(("silent", "stuck"), [(44.0, False), (46.0, True)])
+async def test_a_source_is_stuck_after_the_time_that_is_set(
+    tmp_path: Path, silent: float, stuck: bool
+) -> None:
+    parts = assembled(tmp_path, SAFEHOLD_STUCK_AFTER="45s")
+    intake = parts.intake
+    await intake.assigned({TopicPartition("bank-a.payments", 0)})
+    (queue,) = intake._sources.queues.values()
+    queue.moved_at = time.monotonic() - silent
+    intake._watch_stuck()
+    assert queue.stuck is stuck
+    assert (b"safehold_intake_stuck{" in parts.metrics.render()) is stuck

@@ -258,5 +258,6 @@ def test_a_duration_without_a_unit_is_none(value: object) -> None:
 
 
 def test_every_duration_setting_is_read_as_one() -> None:
-    names = {"redis_timeout", "member_ttl", "lateness", "spread", "flush_interval", "snapshot_interval"}
+    names = {"redis_timeout", "member_ttl", "lateness", "spread", "stuck_after"}
+    names |= {"flush_interval", "snapshot_interval"}
     assert {field.name for field in FIELDS if field.kind is DURATION} == names

@@ -18,15 +18,9 @@ from streams.health import Health, HealthServer
 from streams.judge import FileJudge
 from streams.metrics import Metrics
 from streams.settings import load
+from tests.streams.assembled import ENVIRONMENT
 
 SOURCE = "bank-a.payments/0"
-ENVIRONMENT = {
-    "SAFEHOLD_BOOTSTRAP_SERVERS": "127.0.0.1:9092",
-    "SAFEHOLD_TOPICS": "[{name: bank-a.payments, bank: bank-a}]",
-    "SAFEHOLD_MEMBER_ID": "w1",
-    "SAFEHOLD_STORE": "memory",
-    "SAFEHOLD_PSEUDONYM_KEY_FILE": "key",
-}
 
 
 def test_every_metric_of_the_table_is_set_somewhere(checkout: Path) -> None:
