@@ -286,6 +286,24 @@ def wanted_topics(settings: Settings) -> list[topics.TopicSpec]:
     )
 
 
+def names_in_logs(settings: Settings) -> list[str]:
+    """Names that a library may be quoted with: topics, groups, this member, agents, brokers. All of them from the settings."""
+    group = f"{settings.topic_prefix}-{settings.generation}"
+    return [
+        *(spec.name for spec in wanted_topics(settings)),
+        *(f"{group}-{service}" for service in ("intake", "monitor")),
+        feeds_group(settings),
+        settings.member_id,
+        *settings.bootstrap_servers,
+        *(server.rpartition(":")[0] for server in settings.bootstrap_servers),
+    ]
+
+
+def feeds_group(settings: Settings) -> str:
+    """The Faust app's id, which is the group that its agents read in."""
+    return f"{settings.topic_prefix}-feeds-{settings.generation}"
+
+
 def banks_of(settings: Settings) -> list[str]:
     """Every bank that has a review topic."""
     return sorted({topic.bank for topic in settings.topics if topic.bank})
@@ -374,7 +392,7 @@ def make_app(settings: Settings, folder: str) -> faust.App:
     elif options.ssl_context is not None:
         credentials = faust.SSLCredentials(options.ssl_context)
     return faust.App(
-        f"{settings.topic_prefix}-feeds-{settings.generation}",
+        feeds_group(settings),
         broker=[f"kafka://{server}" for server in settings.bootstrap_servers],
         broker_credentials=credentials,
         consumer_group_instance_id=settings.member_id,
@@ -642,7 +660,7 @@ def load_config(settings: Settings) -> Config:
 
 def run(settings: Settings) -> int:
     """The worker, from start to end. Returns its exit code."""
-    logs.configure(settings.log_level, known=[spec.name for spec in wanted_topics(settings)])
+    logs.configure(settings.log_level, known=names_in_logs(settings))
     try:
         problems = packages_agree()
         if problems:

@@ -1,8 +1,9 @@
 """Logs as JSON, one record a line, on which nothing is written that was not allowed.
 
-Records of our own modules and of Faust, aiokafka and the rest pass the same three rules:
+Records of our own modules and of Faust, aiokafka and the rest pass the same rules:
 - a value is written only under a key of `ALLOWED`, and only if it is small; what was held back is named under `withheld`;
 - texts (the event, allowed strings) lose everything that looks like an account, a transaction, a person or a payload;
+- of `"Joined group %s", name` the words stay and the arguments go, but for small numbers, names that are known and types;
 - of an exception the type and the places are written; its message only where its class is known not to quote data.
 
 `batch`, `partition` and `config` come from `bound`, for everything that is logged inside it.
@@ -16,7 +17,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -35,6 +36,7 @@ ALLOWED = frozenset(
 
 MAX_TEXT = 300
 MAX_ITEMS = 20
+MAX_ARGUMENTS = 50
 MAX_FRAMES = 30
 LARGEST_NUMBER = 10**16
 """Above it a number is a keyed hash, not a count, an offset or a time."""
@@ -49,10 +51,18 @@ _SENSITIVE = re.compile(
     | \b[A-Z]{2}\d{2}(\ ?[A-Z0-9]{4}){2,7}(\ ?[A-Z0-9]{1,3})?\b     # IBAN
     | \b(?=(?:[A-Za-z_]*\d){6})[A-Za-z0-9_]{8,}\b                   # long tokens that are mostly digits
     | \d(?:[\ -]?\d){7,}                                            # long numbers, however grouped
-    | \{.* | \[(?!\d{1,3}\]).* | <.*                                  # what holds objects, lists, XML: to the end
+    | \{(?![\uE000-\uE0FF]).* | <(?![\uE000-\uE0FF]).*               # what holds objects, lists, XML: to the end
+    | \[(?!(Error\ )?\d{1,3}\]|[\uE000-\uE0FF]).*
     """,
     re.VERBOSE,
 )
+_HOLE = re.compile("[\ue000-\ue0ff]")
+"""A letter of Unicode's private use stands for one argument while the words around it are looked at. No text may bring one."""
+
+_PLACEHOLDER = re.compile(r"%(?:\((?P<name>\w+)\))?[#0 +-]*\d*(?:\.\d+)?[hlL]?(?P<kind>[diouxXeEfFgGcrsa%])")
+_SERVICE = re.compile(r"\[\^-*(?P<label>[\w.:*+/ ()@<>-]{1,120})\]: ")
+"""What mode puts before the words of a service: `[^--Agent*: feeds-safehold.flags.v1]: `."""
+
 _SAFE_MODULES = ("streams.", "detectors.", "redis.", "aiokafka.", "kafka.", "asyncio.")
 
 _known: set[str] = set()
@@ -61,12 +71,79 @@ _known: set[str] = set()
 
 def scrub(text: str) -> str:
     """The first line of a text, without anything that may be somebody's."""
+    return _without(_HOLE.sub(MASK, text))
+
+
+def _without(text: str) -> str:
+    """`scrub`, of a text that may have holes: what is in quotes or brackets and is nothing but holes stays."""
     line = text.split("\n", 1)[0]
-    line = _QUOTED.sub(
-        lambda quoted: quoted[0] if quoted["inner"] in _known else f"{quoted['q']}{MASK}{quoted['q']}", line
-    )
-    line = _SENSITIVE.sub(MASK, line)
+    line = _QUOTED.sub(_quoted, line)
+    return _cut(_SENSITIVE.sub(MASK, line))
+
+
+def _cut(line: str) -> str:
     return line if len(line) <= MAX_TEXT else line[:MAX_TEXT] + MASK
+
+
+def _quoted(found: re.Match[str]) -> str:
+    inner, quote = found["inner"], found["q"]
+    if inner in _known or (_HOLE.search(inner) and not any(letter.isalnum() for letter in inner)):
+        return found[0]
+    return f"{quote}{MASK}{quote}"
+
+
+def words(template: str, arguments: object) -> str:
+    """A record of the standard library, `template % arguments`: its words, and of its arguments only what is safe.
+
+    The words are scrubbed too, for who writes f-strings. Raises TypeError, ValueError or KeyError where the two do not fit.
+    """
+    service = _SERVICE.match(template)
+    label = f"{scrub(service['label'].replace('<locals>.', ''))}: " if service else ""
+    text = template[service.end() :] if service else template
+    if not arguments:
+        return label + scrub(text)
+    shown: list[str] = []
+    waiting = list(arguments if isinstance(arguments, tuple) else (arguments,))
+
+    def hole(found: re.Match[str]) -> str:
+        if found["kind"] == "%":
+            return "%"
+        if found["name"] and isinstance(arguments, Mapping):
+            value = arguments[found["name"]]
+        elif waiting:
+            value = waiting.pop(0)
+        else:
+            raise TypeError("not enough arguments for the format")
+        shown.append(_argument(found["kind"], value))
+        return chr(0xE000 + len(shown) - 1) if len(shown) <= MAX_ARGUMENTS else MASK
+
+    holed = _without(_PLACEHOLDER.sub(hole, _HOLE.sub(MASK, text)))
+    if waiting and not isinstance(arguments, Mapping):
+        raise TypeError("more arguments than the format has places")
+    return _cut(label + _HOLE.sub(lambda found: shown[ord(found[0]) - 0xE000], holed))
+
+
+def _argument(kind: str, value: object) -> str:
+    """One argument as it may be written: numbers that are no ids, known names, types; of an exception what `_named` gives."""
+    if isinstance(value, bool) or value is None:
+        return str(value)
+    if isinstance(value, int | float):
+        return scrub(
+            str(int(value)) if kind in "diu" else f"{value:g}" if isinstance(value, float) else str(value)
+        )
+    if kind not in "rsa":
+        raise TypeError("a number is needed")
+    if isinstance(value, str):
+        return value if value in _known else MASK
+    if isinstance(value, type):
+        return value.__qualname__
+    if isinstance(value, BaseException):
+        return _named(value)
+    if isinstance(value, tuple) and hasattr(value, "topic") and hasattr(value, "partition"):
+        return f"{_argument('s', value.topic)}/{_argument('s', value.partition)}"
+    if isinstance(value, list | tuple | set | frozenset) and len(value) <= MAX_ITEMS:
+        return ", ".join(sorted(_argument("s", item) for item in value)) or "none"
+    return MASK
 
 
 @contextmanager
@@ -102,6 +179,8 @@ def _configuration(level: str, stream: TextIO | None) -> dict[str, Any]:
                 "()": ProcessorFormatter,
                 "processors": [_exception, ProcessorFormatter.remove_processors_meta, redact, _render],
                 "foreign_pre_chain": _ENTRY,
+                "use_get_message": False,
+                "pass_foreign_args": True,
             }
         },
         "handlers": {"out": {"()": _Handler, "stream": stream or sys.stderr, "formatter": "json"}},
@@ -123,7 +202,7 @@ Event = MutableMapping[str, Any]
 def redact(_logger: object, _method: str, event: Event) -> Event:
     """Keep what is allowed, name what is not."""
     kept: dict[str, Any] = {key: event[key] for key in _OWN if key in event}
-    kept["event"] = scrub(str(event.get("event", "")))
+    kept["event"] = words(str(event.get("event", "")), event.pop("positional_args", ()))
     withheld = []
     for key in sorted(event.keys() - kept.keys()):
         if key == "exception":
@@ -171,15 +250,20 @@ def _describe(problem: BaseException) -> list[str]:
     current: BaseException | None = problem
     while current is not None and id(current) not in seen and len(lines) < MAX_FRAMES:
         seen.add(id(current))
-        kind = type(current)
-        named = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
-        safe = f"{kind.__module__}.".startswith(_SAFE_MODULES) or isinstance(current, OSError)
-        lines.append(f"{named}: {scrub(str(current))}" if safe else named)
+        lines.append(_named(current))
         for frame in traceback.extract_tb(current.__traceback__)[-10:]:
             place = "/".join(frame.filename.replace("\\", "/").split("/")[-3:])
             lines.append(f"  {place}:{frame.lineno} {frame.name}")
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
     return lines[:MAX_FRAMES]
+
+
+def _named(problem: BaseException) -> str:
+    """The type of an exception, and its message where that is known not to quote data."""
+    kind = type(problem)
+    name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+    safe = f"{kind.__module__}.".startswith(_SAFE_MODULES) or isinstance(problem, OSError)
+    return f"{name}: {scrub(str(problem))}" if safe and str(problem) else name
 
 
 def _render(_logger: object, _method: str, event: Event) -> str:

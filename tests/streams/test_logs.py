@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import importlib
 import io
 import json
 import logging
@@ -18,7 +20,9 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 import structlog
+from aiokafka import TopicPartition
 from hypothesis import given
+from mode import Service
 
 from streams import logs
 from streams.state.base import FenceLost
@@ -91,15 +95,53 @@ def test_the_standard_library_s_records_are_the_same(lines: Lines) -> None:
 )
 def test_records_of_the_libraries_come_out_as_json(lines: Lines, name: str) -> None:
     logging.getLogger(name).error(
-        "Topic %s: %d records, from %s", "'safehold.ledger.v1'", 12, "'a topic of a bank'"
+        "Topic '%s' [%d]: %r of %5.2f s, from %s: %s",
+        "safehold.ledger.v1",
+        12,
+        "safehold.ledger.v1",
+        0.25,
+        "a topic of a bank",
+        {TopicPartition("safehold.ledger.v1", 3), TopicPartition("a topic of a bank", 4)},
     )
     (line,) = lines()
-    assert line["event"] == "Topic 'safehold.ledger.v1': 12 records, from '…'"
+    assert line["event"] == (
+        "Topic 'safehold.ledger.v1' [12]: safehold.ledger.v1 of 0.25 s, from …: safehold.ledger.v1/3, …/4"
+    )
+
+
+def test_a_service_of_mode_says_who_it_is(lines: Lines) -> None:
+    class Reader(Service):
+        shortlabel = "Agent*: streams.app.assemble.<locals>.judge"
+
+    reader = Reader()
+    reader.log.info("Starting...")
+    reader.log.info("Cancelled task %r: %s", "Anna's task", ValueError("Anna"))
+    reader.log.info("Starting {'Anna': 1}")
+    assert [line["event"] for line in lines()] == [
+        "Agent*: streams.app.assemble.judge: Starting...",
+        "Agent*: streams.app.assemble.judge: Cancelled task …: ValueError",
+        "Agent*: streams.app.assemble.judge: Starting …",
+    ]
 
 
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
 @pytest.mark.parametrize(
-    "way", ["event", "argument", "allowed key", "other key", "exception", "cause", "list", "key"]
+    "way",
+    [
+        "event",
+        "argument",
+        "argument in quotes",
+        "argument by name",
+        "mapping",
+        "arguments",
+        "half formatted",
+        "allowed key",
+        "other key",
+        "exception",
+        "cause",
+        "list",
+        "key",
+    ],
 )
 def test_what_is_somebody_s_is_not_written(lines: Lines, secret: str, way: str) -> None:
     log = logging.getLogger("somebody")
@@ -108,6 +150,16 @@ def test_what_is_somebody_s_is_not_written(lines: Lines, secret: str, way: str) 
             log.info("odd: " + secret)  # noqa: G003
         case "argument":
             log.info("odd: %s", secret)
+        case "argument in quotes":
+            log.info("odd: '%s' [%r]", secret, secret)
+        case "argument by name":
+            log.info("odd: %(it)s", {"it": secret})
+        case "mapping":
+            log.info("odd: %s", {secret: secret})
+        case "arguments":
+            log.info("%s{%s}<%s>[%s]", 7, [secret], secret.encode(), ValueError(secret))
+        case "half formatted":
+            log.info("odd " + secret + " of %s", secret)  # noqa: G003
         case "allowed key":
             structlog.get_logger().info("odd", reason=secret)
         case "other key":
@@ -128,6 +180,77 @@ def test_what_is_somebody_s_is_not_written(lines: Lines, secret: str, way: str) 
     assert len(lines()) == 1
     for part in ("Anna", "payload", secret):
         assert part not in text
+
+
+@pytest.mark.parametrize(
+    ("argument", "written"),
+    [
+        (12, "12"),
+        (0.5, "0.5"),
+        (True, "True"),
+        (None, "None"),
+        ("safehold.ledger.v1", "safehold.ledger.v1"),
+        (["safehold.ledger.v1"], "safehold.ledger.v1"),
+        (set(), "none"),
+        (KeyError, "KeyError"),
+        (TimeoutError("after 3 s"), "TimeoutError: after 3 s"),
+        (ValueError("Anna"), "ValueError"),
+        ("Anna", "…"),
+        ("demo-bank/00454", "…"),
+        (b"Anna", "…"),
+        (["Anna"], "…"),
+        ({"Anna": 1}, "…"),
+        (object(), "…"),
+        (14987979559889010688, "…"),
+        (20240101, "…"),
+    ],
+)
+def test_arguments_go_and_the_words_stay(lines: Lines, argument: object, written: str) -> None:
+    logging.getLogger("faust").info("the words of %s stay", argument)
+    assert lines()[0]["event"] == f"the words of {written} stay"
+
+
+@given(st.lists(st.text(max_size=30), min_size=1, max_size=5))
+def test_no_text_gets_through_as_an_argument(values: list[str]) -> None:
+    written = logs.words("'%s'" * len(values), tuple(values))
+    assert written == logs.words("'%s'" * len(values), ("x",) * len(values))
+
+
+LIBRARIES = ("faust", "mode", "aiokafka")
+LOGGED = {"debug": 0, "info": 0, "warning": 0, "error": 0, "exception": 0, "critical": 0, "log": 1}
+
+
+def templates(library: str) -> set[str]:
+    """Every constant text that a library logs, from its source."""
+    found = set()
+    (folder,) = importlib.import_module(library).__path__
+    for path in Path(folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in LOGGED
+            ):
+                given = node.args[LOGGED[node.func.attr] :][:1]
+                if "log" in ast.unparse(node.func.value) and given and isinstance(given[0], ast.Constant):
+                    found.add(str(given[0].value))
+    return found
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_every_constant_text_of_the_libraries_is_readable(library: str) -> None:
+    found = templates(library)
+    assert len(found) > 20
+    lost = []
+    for template in found:
+        places = [place["kind"] for place in logs._PLACEHOLDER.finditer(template) if place["kind"] != "%"]
+        given = tuple(7 if kind in "diuxXeEfFgGc" else KeyError for kind in places)
+        line = (template % tuple("KeyError" if each is KeyError else each for each in given)).split("\n")[0]
+        if logs.MASK in logs.words(f"[^--Agent*: x.y]: {template}", given) and len(line) < logs.MAX_TEXT:
+            lost.append(template)
+    assert [
+        template for template in lost if "`" not in template
+    ] == []  # names of options, in what reads as quotes
 
 
 def fail(log: logging.Logger, secret: str) -> None:
@@ -275,6 +398,7 @@ def test_scrubbing_is_bounded_and_final(text: str, secret: str) -> None:
         "partition 3: applied is 1200, another one was expected",
         "127.0.0.1:9092 is not reachable",
         "topics[1].bank is needed with format pacs008",
+        "[Error 15] GroupCoordinatorNotAvailableError",
         "Heartbeat failed for group safehold-g1-monitor because it is rebalancing",
     ],
 )
