@@ -68,6 +68,13 @@ _CAUSE = {
 }
 
 
+_PLACE = (
+    "<topic>/<partition>/<offset>/<index> of the record, index being that of the transaction in it; of a leg that is late or "
+    "in conflict with -debit or -credit behind it"
+)
+_COORDINATE = "^[^/]+/[0-9]+/[0-9]+/[0-9]+(-debit|-credit)?$"
+
+
 def _headers(properties: Mapping[str, Any], required: tuple[str, ...]) -> dict[str, Any]:
     return {"type": "object", "properties": dict(properties), "required": list(required)}
 
@@ -118,13 +125,23 @@ def _messages() -> dict[str, Any]:
     }
     letter = {
         publish.REASON: _header("Why it could not be used, out of a closed list"),
-        publish.COORDINATE: _header(
-            "<topic>/<partition>/<offset>/<index> of the bank's record; the key as well"
+        publish.COORDINATE: _header(f"{_PLACE}; the key as well", pattern=_COORDINATE),
+        publish.DETAIL: _header(
+            "The place in the message, without the value that stood there. Of a message with several bad transactions that "
+            "cannot be cut out: how many of each reason, and the first of them",
+            maxLength=publish.LETTER_DETAIL_CHARACTERS,
         ),
-        publish.DETAIL: _header("The place in the message, without the value that stood there"),
-        publish.RECEIVED: _header("Append time of the bank's record, µs; 0 where it is not known"),
-        publish.KEY: _header("The key of the bank's record, where it had one"),
-        intake.TRUNCATED: _header("Where the value is cut: its length before"),
+        publish.RECEIVED: _header(
+            "Append time of the bank's record, µs; 0 where it is not known", pattern="^[0-9]+$"
+        ),
+        publish.KEY: _header(
+            f"The key of the bank's record, where it had one of at most {publish.LETTER_KEY_BYTES} bytes"
+        ),
+        publish.TRUNCATED: _header(
+            f"Only where the value was longer than {publish.DEAD_LETTER_BYTES} bytes: its length before it was cut. Such a "
+            "letter cannot be sent again",
+            pattern="^[0-9]+$",
+        ),
     }
     control = {"type": "string", "description": "Any; one partition keeps the order"}
     return {
@@ -192,10 +209,14 @@ def _messages() -> dict[str, Any]:
         ),
         "deadletter": _message(
             "Dead letter",
-            "What could not be used, with its original bytes. Written twice it has the same key.",
-            key={"type": "string", "description": "<topic>/<partition>/<offset>/<index>"},
+            "What could not be used, with its original bytes. Written twice it has the same key. One a transaction where the "
+            "message is a JSON array, holding that transaction only; else one for the whole message.",
+            key={"type": "string", "description": _PLACE, "pattern": _COORDINATE},
             content="application/octet-stream",
-            payload=_bytes("as the bank sent it; of a late or conflicting leg, its pseudonyms as JSON"),
+            payload=_bytes(
+                f"as the bank sent it, the first {publish.DEAD_LETTER_BYTES} bytes; of a late or conflicting leg, its "
+                "pseudonyms as JSON"
+            ),
             headers=_headers(letter, (publish.REASON, publish.COORDINATE, publish.DETAIL, publish.RECEIVED)),
         ),
         "sealed": _message(

@@ -123,9 +123,7 @@ class Feeds(Service):
             self._metrics.dead_letters.labels(reason).inc()
             letter = dead_letter(
                 self._names.deadletters,
-                source=f"{message.topic}/{message.partition}",
-                offset=message.offset,
-                index=0,
+                coordinate=f"{message.topic}/{message.partition}/{message.offset}/0",
                 reason=reason,
                 detail=str(problem),
                 value=message.value or b"",

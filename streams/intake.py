@@ -53,20 +53,11 @@ LINGER_SECONDS = 0.01
 
 SMALL_APPEND = 500
 COMMIT_SECONDS = 0.5
-DEAD_LETTER_BYTES = 700_000
-"""Most of a message that a letter holds: brokers refuse above 1 MiB by default."""
-
-LETTER_KEY_BYTES = 1_000
-"""A longer key is left out of a letter: a replay names its partition, and intake does not read keys."""
-
 LISTED_REJECTS = 20
 DETAIL_CHARACTERS = 200
 AS_OF = "safehold-as-of"
 AS_OF_DIGITS = 16
 """Of a time in µs: up to the year 2286. More would not fit into a row, and stop intake at that message for good."""
-
-TRUNCATED = "safehold-truncated"
-"""Header of a letter that cannot be sent again: the length of what it holds the beginning of."""
 
 
 class Intake(Service):
@@ -568,21 +559,15 @@ def listed(refused: Sequence[Rejected]) -> str:
 def _letter(
     topic: str, source: str, message: Pending, reject: Rejected, detail: str, value: bytes
 ) -> Message:
-    key = message.key
-    letter = dead_letter(
+    return dead_letter(
         topic,
-        source=source,
-        offset=message.offset,
-        index=reject.index,
+        coordinate=f"{source}/{message.offset}/{reject.index}",
         reason=reject.reason.value,
-        detail=detail[: DETAIL_CHARACTERS * (LISTED_REJECTS + 2)],
-        value=value[:DEAD_LETTER_BYTES],
-        key=key if key is None or len(key) <= LETTER_KEY_BYTES else None,
+        detail=detail,
+        value=value,
+        key=message.key,
         received=message.received,
     )
-    if len(value) > DEAD_LETTER_BYTES:
-        letter.headers.append((TRUNCATED, b"%d" % len(value)))
-    return letter
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:

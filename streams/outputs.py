@@ -17,7 +17,6 @@ from streams.metrics import Metrics
 from streams.publish import (
     ACTION,
     CAUSE,
-    COORDINATE,
     WITHDRAWN,
     Cause,
     Headers,
@@ -190,18 +189,14 @@ class Outputs:
         )
         # Coordinate 2i + side + 1 of message `offset`; see streams.legs.coordinate. Both sides of one payment may be listed.
         index, side = divmod((listed.coordinate & ((1 << COORDINATE_BITS) - 1)) - 1, 2)
-        place = f"{listed.source}/{listed.coordinate >> COORDINATE_BITS}/{index}-{Side(side).name.lower()}".encode()
-        made = dead_letter(
+        place = f"{listed.source}/{listed.coordinate >> COORDINATE_BITS}/{index}-{Side(side).name.lower()}"
+        return dead_letter(
             self._names.deadletters,
-            source=listed.source,
-            offset=listed.coordinate >> COORDINATE_BITS,
-            index=index,
+            coordinate=place,
             reason=listed.reason,
             detail=f"leg {listed.leg:016x}",
             value=value,
         )
-        headers = [(name, place if name == COORDINATE else text) for name, text in made.headers]
-        return made._replace(key=place, headers=headers)
 
 
 def count(metrics: Metrics, result: StepResult) -> None:

@@ -24,7 +24,18 @@ COORDINATE = "safehold-source"
 DETAIL = "safehold-detail"
 RECEIVED = "safehold-received"
 KEY = "safehold-key"
+TRUNCATED = "safehold-truncated"
+"""Header of a letter that cannot be sent again: the length of what it holds the beginning of."""
+
 JSON = b"application/json"
+
+DEAD_LETTER_BYTES = 700_000
+"""Most of a message that a letter holds: brokers refuse above 1 MiB by default."""
+
+LETTER_KEY_BYTES = 1_000
+"""A longer key is left out of a letter: a replay names its partition, and intake does not read keys."""
+
+LETTER_DETAIL_CHARACTERS = 4_400
 
 Headers = list[tuple[str, bytes]]
 
@@ -104,26 +115,27 @@ def rfc3339(time_us: int) -> str:
 def dead_letter(
     topic: str,
     *,
-    source: str,
-    offset: int,
-    index: int,
+    coordinate: str,
     reason: str,
     detail: str,
     value: bytes,
     key: bytes | None = None,
     received: int = 0,
 ) -> Message:
-    """What could not be used, with its original bytes, keyed by source coordinate: written twice it is one letter.
+    """What could not be used, with its original bytes, keyed by its coordinate: written twice it is one letter.
 
-    `received` is the append time of the bank's record in µs: what a replay of the letter is judged by.
+    `coordinate` is `topic/partition/offset/index` of the bank's record, with what else tells letters of one record apart.
+    `received` is the append time of that record in µs: what a replay of the letter is judged by. Whatever it is about, a
+    letter is small enough for a broker; one that is cut short says so (`TRUNCATED`).
     """
-    coordinate = f"{source}/{offset}/{index}"
     headers: Headers = [
         (REASON, reason.encode()),
         (COORDINATE, coordinate.encode()),
-        (DETAIL, detail.encode()),
+        (DETAIL, detail[:LETTER_DETAIL_CHARACTERS].encode()),
         (RECEIVED, b"%d" % received),
     ]
-    if key is not None:
+    if key is not None and len(key) <= LETTER_KEY_BYTES:
         headers.append((KEY, key))
-    return Message(topic, coordinate.encode(), value, headers)
+    if len(value) > DEAD_LETTER_BYTES:
+        headers.append((TRUNCATED, b"%d" % len(value)))
+    return Message(topic, coordinate.encode(), value[:DEAD_LETTER_BYTES], headers)

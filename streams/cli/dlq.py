@@ -99,8 +99,7 @@ def _moment(text: bytes) -> int:
 
 def _stays(head: dict[str, bytes]) -> str:
     """Why a letter cannot be sent again; empty where it can."""
-    from streams.intake import TRUNCATED
-    from streams.publish import COORDINATE, REASON
+    from streams.publish import COORDINATE, REASON, TRUNCATED
 
     if TRUNCATED in head:
         return "truncated"

@@ -6,12 +6,12 @@ from detectors.model import HOUR
 from detectors.step import Cause, Listed
 from streams.cli.exits import Exit
 from streams.formats import canonical
-from streams.intake import DEAD_LETTER_BYTES, _as_of, letters_of
+from streams.intake import _as_of, letters_of
 from streams.legs import LegBuilder, coordinate
 from streams.outputs import Outputs
 from streams.payment import DecodeContext, Party, Payment, Reason, Rejected
 from streams.pseudonyms import PUBLIC_KEY, Pseudonyms
-from streams.publish import Message
+from streams.publish import DEAD_LETTER_BYTES, Message
 from streams.rates import load_rates
 from streams.sources import pending
 from tests.cli.conftest import BANK, Installation

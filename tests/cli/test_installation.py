@@ -140,9 +140,7 @@ def test_explain_finds_by_the_beginning_of_an_id(cli, installation: Installation
 def _letter(installation: Installation, offset: int, reason: str, value: bytes = b"{broken") -> Message:
     return dead_letter(
         installation.names.deadletters,
-        source=f"{installation.source}/1",
-        offset=offset,
-        index=0,
+        coordinate=f"{installation.source}/1/{offset}/0",
         reason=reason,
         detail="why",
         value=value,

@@ -21,9 +21,13 @@ from detectors.step import Cause, Hits, Listed, Recommendation, Withdrawal
 from streams import asyncapi, controls, publish
 from streams.controls import AccountMessage, CustomerMessage, DecisionMessage, FlagMessage
 from streams.formats import schemas
+from streams.intake import letters_of
 from streams.judge import FileJudge
+from streams.legs import coordinate
 from streams.outputs import Outputs
+from streams.payment import Reason, Rejected
 from streams.publish import Message
+from streams.sources import pending
 from streams.topics import TopicNames, wanted
 from tests.cli.samples import BANK, START, payments
 
@@ -140,11 +144,32 @@ def test_withdrawals_hits_and_dead_letters_are_as_described() -> None:
     jsonschema.validate(json.loads(withdrawal.value or b""), MESSAGES["withdrawal"]["payload"])
     check("hits", hits)
     check("deadletter", listed)
-    letter = publish.dead_letter(
-        NAMES.deadletters, source="north.payments/0", offset=5, index=0, reason="invalid", detail="amount",
-        value=b"?", key=b"k", received=1,
-    )  # fmt: skip
-    check("deadletter", letter)
+
+
+def test_letters_that_are_cut_out_truncated_or_listed_are_as_described() -> None:
+    topic, source, key = (
+        NAMES.deadletters,
+        "north.payments/0",
+        MESSAGES["deadletter"]["bindings"]["kafka"]["key"],
+    )
+    bad = [Rejected(Reason.INVALID, "amount", index) for index in range(2)]
+    array, xml = b'[{"a": 1}, {"a": 2}]', b"<" * (publish.DEAD_LETTER_BYTES + 1)
+    cut_out = letters_of(topic, source, pending(5, 1, bad, array, b"k"), bad)
+    (whole,) = letters_of(topic, source, pending(6, 1, bad, xml, b"k" * 2_000), bad)
+    said = [
+        Listed(
+            cause=CAUSE, reason="late", subject=7, leg=8, time=9, source=source, coordinate=coordinate(7, 0, side)
+        )
+        for side in (0, 1)
+    ]  # fmt: skip
+    listed = Outputs(NAMES, "g1", [BANK])(0, said).messages
+    for letter in (*cut_out, whole, *listed):
+        check("deadletter", letter)
+        jsonschema.validate(letter.key.decode(), key)
+        assert not jsonschema.Draft202012Validator(key).is_valid(f"{letter.key.decode()}-other")
+    assert [letter.value for letter in cut_out] == [b'{"a": 1}', b'{"a": 2}']
+    assert [publish.TRUNCATED in dict(letter.headers) for letter in (*cut_out, whole)] == [False, False, True]
+    assert [letter.key[-6:] for letter in listed] == [b"-debit", b"credit"]
 
 
 def test_control_messages_are_as_described() -> None:

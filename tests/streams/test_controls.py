@@ -16,7 +16,7 @@ from streams.controls import FOUR_EYES, BadControl, Controls
 from streams.feeds import Feeds
 from streams.metrics import Metrics
 from streams.pseudonyms import PUBLIC_KEY, Pseudonyms
-from streams.publish import Message
+from streams.publish import DEAD_LETTER_BYTES, KEY, TRUNCATED, Message
 from streams.state.base import StoreMeta
 from streams.state.memory import MemoryStore
 from streams.topics import TopicNames
@@ -193,6 +193,18 @@ async def test_a_number_that_no_frame_holds_is_a_dead_letter() -> None:
     (letter,) = feeds.sent
     assert letter.topic == TopicNames().deadletters
     assert dict(letter.headers)["safehold-reason"] == b"invalid"
+
+
+async def test_no_letter_of_a_control_topic_grows_with_what_it_is_about() -> None:
+    feeds = Written(0.0)
+    huge = b'{"flag_id": "%s' % (b"f" * 2_000_000)
+    await feeds.take(CONTROLS.flag, Event(huge, key=b"k" * 2_000_000))
+    (letter,) = feeds.sent
+    sent = dict(letter.headers)
+    assert sent[TRUNCATED] == b"%d" % len(huge)
+    assert letter.value == huge[:DEAD_LETTER_BYTES]
+    assert KEY not in sent
+    assert sum(len(text) for text in sent.values()) < 20_000
 
 
 def test_an_expiry_that_passes_is_said_once_and_the_same_by_everybody() -> None:

@@ -11,9 +11,9 @@ from aiokafka import TopicPartition
 
 from streams import intake
 from streams.formats import canonical, iso20022
-from streams.intake import AS_OF, DEAD_LETTER_BYTES, TRUNCATED, _as_of, letters_of
+from streams.intake import AS_OF, _as_of, letters_of
 from streams.payment import DecodeContext, Reason, Rejected
-from streams.publish import DETAIL, KEY
+from streams.publish import DEAD_LETTER_BYTES, DETAIL, KEY, TRUNCATED
 from streams.sources import pending
 from tests.streams.assembled import assembled
 from tests.streams.formats import messages
