@@ -85,7 +85,7 @@ class FileJudge:
         self._messages = 0
         self.standing: dict[str, Recommendation] = {}
         self.rejects: list[Rejected] = []
-        """What was refused, as far as it is listed."""
+        """What was refused, as far as it is listed. Of a file `index` is the row, from 0."""
         self.listed: list[Listed] = []
         self.summary = Summary()
 
@@ -95,12 +95,19 @@ class FileJudge:
             for kind, mine in _by_kind(records, partition, len(self._states)):
                 self._step(partition, [self._frame(partition, kind=kind, records=tuple(mine))])
 
-    def take(self, batch: Sequence[Payment | Rejected]) -> None:
-        """Take some payments, in the order of the file."""
+    def take(self, batch: Sequence[Payment | Rejected], rows: Sequence[int] | None = None) -> None:
+        """Take some payments, in the order of the file. `rows` are their rows in it, for `rejects`."""
         # A file has no append time. Its own newest time stands for it, so nothing in it can be from the future.
         received = max((item.time for item in batch if isinstance(item, Payment)), default=0)
         refused = self._builder.add(batch, SOURCE, self._messages, received, system_wide=self.system_wide)
         self._messages += 1
+        if rows is not None:
+            # What was refused before has its row already; what is refused here has its place in the batch.
+            before = {id(item) for item in batch if isinstance(item, Rejected)}
+            refused = [
+                each if id(each) in before else msgspec.structs.replace(each, index=rows[each.index])
+                for each in refused
+            ]
         self._refused(refused)
         if self._builder.pending >= STEP_LEGS:
             self.flush()
@@ -242,8 +249,8 @@ def judge(
         judge_.control(control)
     done = 0
     if payments.mapping is None:
-        for batch in payments.payments():
-            judge_.take(batch)
+        for batch, numbers in payments.numbered():
+            judge_.take(batch, numbers)
             done += len(batch)
             progress(done)
     else:

@@ -48,24 +48,28 @@ class Opened:
     """How many payments there are, where the file says so."""
 
     def payments(self) -> Batches:
-        """As payments, in the order of the file. `Rejected.index` is the row, from 0."""
+        """As payments, in the order of the file. `Rejected.index` is the row, from 0; empty lines are no rows."""
         if self.mapping is not None:
             with _readable(self.path):
                 yield from read_file(self.path, self.mapping, batch=BATCH)
             return
+        for batch, _ in self.numbered():
+            yield batch
+
+    def numbered(self) -> Iterator[tuple[list[Payment | Rejected], list[int]]]:
+        """Canonical JSON as payments, each with its row. A row may be an array of several."""
         context = DecodeContext(bank=self.bank)
         with _readable(self.path), self.path.open("rb") as lines:
-            first = 0
-            while chunk := list(islice(lines, BATCH)):
+            filled = enumerate(line for line in lines if line.strip())
+            while chunk := list(islice(filled, BATCH)):
                 batch: list[Payment | Rejected] = []
-                for row, line in enumerate(chunk, first):
-                    for item in canonical.decode(line, context) if line.strip() else ():
-                        numbered = (
-                            msgspec.structs.replace(item, index=row) if isinstance(item, Rejected) else item
-                        )
-                        batch.append(numbered)
-                yield batch
-                first += len(chunk)
+                rows: list[int] = []
+                for row, line in chunk:
+                    for item in canonical.decode(line, context):
+                        refused = isinstance(item, Rejected)
+                        batch.append(msgspec.structs.replace(item, index=row) if refused else item)
+                        rows.append(row)
+                yield batch, rows
 
     def rows(self, pseudonyms: Pseudonyms, rates: Mapping[str, int]) -> Iterator[LegRows]:
         """As ledger rows, several times as fast. Not for canonical JSON."""
@@ -198,9 +202,9 @@ def facts_of(
     facts = []
     for number, row in enumerate(rows):
         holder = str(row.get("bank", bank))
-        opened = moment_of(row["opened"], f"row {number}: opened") if "opened" in row else None
+        opened = moment_of(row["opened"], f"row {number + 1}: opened") if "opened" in row else None
         since = (
-            moment_of(row["observed_since"], f"row {number}: observed_since")
+            moment_of(row["observed_since"], f"row {number + 1}: observed_since")
             if "observed_since" in row
             else None
         )

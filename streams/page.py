@@ -28,42 +28,50 @@ HEADS = {
 _UNITS = re.compile(r"(?<=\d) u\b")
 
 
-def page(body: Mapping[str, Any]) -> str:
-    """One recommendation in full."""
-    lines = [HEADS.get(body["action"], body["action"]), "─" * WIDTH]
-    for name, text in _summary(body):
-        lines += textwrap.wrap(text, WIDTH, initial_indent=f"{name:<9}", subsequent_indent=" " * 9)
-    lines += ["", *_wrapped(f"Why: {_total(body)}")]
-    for number, reason in enumerate(body["reasons"], 1):
-        lines += _reason(body, reason, f"{number}")
+def page(body: Mapping[str, Any], width: int = WIDTH) -> str:
+    """One recommendation in full, in lines of at most `width` characters where words allow it."""
+    lines = [*_top(body, width), *_why(body, width)]
     lines += ["", "What speaks against it"]
-    against = [line for reason in body["mitigators"] for line in _reason(body, reason, "–")]
+    against = [line for reason in body["mitigators"] for line in _reason(body, reason, "–", width)]
     lines += against or ["  nothing that Safehold can see"]
     lines += ["", "What would change this"]
-    lines += _items(_money(body, change["text"]) for change in body["what_would_change_this"])
-    lines += ["", "What is not known", *_items(_unknown(body))]
-    lines += ["", "Lawful life that can look like this: rule it out first", *_lawful(body)]
-    lines += ["", *_payments(body)]
-    lines += [
-        "",
-        f"recommendation {body['recommendation_id']}",
-        *([f"continues      {body['continues']}"] if body["continues"] else []),
-        f"configuration  {body['config_version']}, digest {body['config_digest']}, engine {body['engine_version']}",
-    ]
+    lines += _items((_money(body, change["text"]) for change in body["what_would_change_this"]), width)
+    lines += ["", "What is not known", *_items(_unknown(body), width)]
+    lines += ["", "Lawful life that can look like this: rule it out first", *_lawful(body, width)]
+    lines += ["", *_payments(body), ""]
+    runs = f"{body['config_version']}, digest {body['config_digest']}, engine {body['engine_version']}"
+    for name, text in (
+        ("recommendation", body["recommendation_id"]),
+        *((("continues", body["continues"]),) if body["continues"] else ()),
+        ("configuration", runs),
+    ):
+        lines += textwrap.wrap(text, width, initial_indent=f"{name:<15}", subsequent_indent=" " * 15)
     return "\n".join(lines)
+
+
+def brief(body: Mapping[str, Any], width: int = WIDTH) -> str:
+    """The top of the page: what is proposed, for whom, and why."""
+    return "\n".join([*_top(body, width), *_why(body, width)])
+
+
+def _top(body: Mapping[str, Any], width: int) -> list[str]:
+    lines = [*textwrap.wrap(HEADS.get(body["action"], body["action"]), width), "─" * width]
+    for name, text in _summary(body):
+        lines += textwrap.wrap(text, width, initial_indent=f"{name:<9}", subsequent_indent=" " * 9)
+    return lines
+
+
+def _why(body: Mapping[str, Any], width: int) -> list[str]:
+    lines = ["", *textwrap.wrap(f"Why: {_total(body)}", width)]
+    for number, reason in enumerate(body["reasons"], 1):
+        lines += _reason(body, reason, f"{number}", width)
+    return lines
 
 
 def moment(time: int, precision: str = "exact") -> str:
     """`2024-10-31 14:02 UTC`; of a feed that knows the day only, the day."""
     text = rfc3339(time)[:16].replace("T", " ")
     return text[:10] if precision == "day" else f"{text} UTC"
-
-
-def one_line(body: Mapping[str, Any]) -> str:
-    """The shortest way to say it."""
-    titles = ", ".join(reason["title"].lower() for reason in body["reasons"])
-    when = moment(body["event_time"], _precision(body))
-    return f"{body['action']} · {body['subject_account']} · {when} · {titles}"
 
 
 def _precision(body: Mapping[str, Any]) -> str:
@@ -141,22 +149,23 @@ def _total(body: Mapping[str, Any]) -> str:
     return total + (f" ({families})" if families else "") + ". Thresholds stand in brackets."
 
 
-def _reason(body: Mapping[str, Any], reason: Mapping[str, Any], mark: str) -> list[str]:
+def _reason(body: Mapping[str, Any], reason: Mapping[str, Any], mark: str, width: int) -> list[str]:
     points = say_points(reason["points"])
     head = f"  {mark}  {reason['title']}: {points} point{'' if points == '1' else 's'}"
-    text = textwrap.wrap(_money(body, reason["plain_sentence"]), WIDTH - 5)
-    return [head, *(f"     {line}" for line in text), *(f"     {line}" for line in _evidence(body, reason))]
+    text = textwrap.wrap(_money(body, reason["plain_sentence"]), width - 5)
+    text += textwrap.wrap(_evidence(body, reason), width - 5)
+    return [head, *(f"     {line}" for line in text)]
 
 
-def _evidence(body: Mapping[str, Any], reason: Mapping[str, Any]) -> list[str]:
+def _evidence(body: Mapping[str, Any], reason: Mapping[str, Any]) -> str:
     """How many payments, of which days, and how much in and out."""
     ids = set(reason["tx_ids"])
     if not ids:
-        return []
+        return ""
     cited = [payment for payment in body.get("payments", ()) if payment["tx_id"] in ids]
     count = f"{len(ids)}{' newest' if reason['truncated'] else ''} payment{'s' if len(ids) > 1 else ''}"
     if not cited:
-        return [f"{count}: {', '.join(reason['tx_ids'][-3:])}"]
+        return f"{count}: {', '.join(reason['tx_ids'][-3:])}"
     first, last = (moment(cited[at]["time"], "day") for at in (0, -1))
     parts = [count + (f", {first}" if first == last else f", {first} to {last}")]
     for side, word in (("credit", "in"), ("debit", "out")):
@@ -168,7 +177,7 @@ def _evidence(body: Mapping[str, Any], reason: Mapping[str, Any]) -> list[str]:
             parts.append(
                 f"{word} {', '.join(_amount(total, code) for code, total in sorted(totals.items()))}"
             )
-    return textwrap.wrap("; ".join(parts), WIDTH - 5)
+    return "; ".join(parts)
 
 
 def _unknown(body: Mapping[str, Any]) -> Iterable[str]:
@@ -180,7 +189,7 @@ def _unknown(body: Mapping[str, Any]) -> Iterable[str]:
     return dict.fromkeys(texts)
 
 
-def _lawful(body: Mapping[str, Any]) -> list[str]:
+def _lawful(body: Mapping[str, Any], width: int) -> list[str]:
     """By indicator: a reviewer looks at one at a time."""
     titles = {reason["indicator"]: reason["title"] for reason in body["reasons"]}
     titles[body["typology"]] = body["typology_title"]
@@ -191,7 +200,7 @@ def _lawful(body: Mapping[str, Any]) -> list[str]:
         if limit["code"] == LOOK_ALIKE and text not in seen:
             seen.add(text)
             found.setdefault(limit["indicator"], []).append(text)
-    return _items(f"{titles.get(name, name)}: {'; '.join(texts)}." for name, texts in found.items())
+    return _items((f"{titles.get(name, name)}: {'; '.join(texts)}." for name, texts in found.items()), width)
 
 
 def _payments(body: Mapping[str, Any]) -> list[str]:
@@ -241,12 +250,8 @@ def _days(count: int) -> str:
     return f"{count} day" if count == 1 else f"{count} days"
 
 
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH)
-
-
-def _items(texts: Iterable[str]) -> list[str]:
+def _items(texts: Iterable[str], width: int) -> list[str]:
     lines: list[str] = []
     for text in texts:
-        lines += textwrap.wrap(text, WIDTH, initial_indent="  · ", subsequent_indent="    ")
+        lines += textwrap.wrap(text, width, initial_indent="  · ", subsequent_indent="    ")
     return lines or ["  nothing"]

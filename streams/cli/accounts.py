@@ -9,13 +9,16 @@ import typer
 
 from streams.cli.connect import SETTINGS_OPTION
 from streams.cli.exits import CliError, Exit
+from streams.cli.helping import HelpGroup
 from streams.cli.output import JSON_OPTION, emit, say
 
 if TYPE_CHECKING:
     from streams.controls import AccountMessage
     from streams.settings import Settings
 
-app = typer.Typer(help="What banks say of their accounts.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="What banks say of their accounts.", cls=HelpGroup, no_args_is_help=True, rich_markup_mode=None
+)
 
 
 @app.callback()

@@ -9,6 +9,7 @@ import typer
 
 from streams.cli.connect import SETTINGS_OPTION
 from streams.cli.exits import CliError, Exit
+from streams.cli.helping import HelpGroup
 from streams.cli.output import JSON_OPTION, emit, emit_line, note, say, table
 
 if TYPE_CHECKING:
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 app = typer.Typer(
-    help="Recommendations, as the review topics hold them.", no_args_is_help=True, rich_markup_mode=None
+    help="Recommendations, as the review topics hold them.",
+    cls=HelpGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 BANK_OPTION = typer.Option([], "--bank", help="Only this bank's review topic (may be repeated).")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from streams.topics import TopicNames, TopicSpec
 
 PROBE_SECONDS = 3.0
+MEND_BROKER = "start the brokers, or mend bootstrap_servers and security_protocol in the settings"
 T = TypeVar("T")
 
 SETTINGS_OPTION = typer.Option(
@@ -54,7 +55,7 @@ def unreachable(settings: Settings, problem: Exception) -> CliError:
     servers = ", ".join(settings.bootstrap_servers)
     return CliError(
         f"Kafka at {servers} does not answer ({type(problem).__name__}: {problem})",
-        look="safehold doctor; bootstrap_servers and security_protocol in the settings",
+        look=f"{MEND_BROKER}. safehold doctor checks the rest of the installation",
         code=Exit.UNREACHABLE,
     )
 

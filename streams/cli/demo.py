@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from streams.cli.exits import CliError, Exit
-from streams.cli.output import note, say, table
+from streams.cli.output import note, paragraph, say, table, terminal_width
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from streams.demo import Finished, View
 
 PLAIN_EVERY = 3.0
 """Seconds between two plain progress lines."""
+
+GRAVEST = ("freeze", "hold-and-review", "safeguard-first")
+SHOWN_ACCOUNTS = 12
 
 
 def demo(
@@ -33,6 +38,7 @@ def demo(
     ),
     json_file: Path | None = typer.Option(None, "--json", help="Write the figures here."),
     seed: int = typer.Option(7, "--seed", help="Another simulated bank."),
+    full: bool = typer.Option(False, "--full", help="Whole pages, and every account above the watch-list."),
 ) -> None:
     """The real worker on an embedded broker and store, a simulated bank with two planted rings, and what was recommended."""
     from streams.embedded import INSTALL, NOT_FOR_PRODUCTION, EmbeddedMissing
@@ -63,7 +69,7 @@ def demo(
         ) from problem
     if json_file is not None:
         json_file.write_text(json.dumps(finished.result.document(), indent=2) + "\n", encoding="utf-8")
-    _tell(finished)
+    _tell(finished, terminal_width(), full=full)
     if not finished.result.good:
         raise CliError("the demo did not find what it must", look="the tables above")
 
@@ -87,7 +93,7 @@ class _Lines:
             parts.append(
                 f"{view.sent:,} of {view.total:,} sent · {view.judged:,} legs judged · lag {view.lag} · said: {actions}"
             )
-        note(": ".join(parts))
+        note(textwrap.fill(": ".join(parts), terminal_width(), subsequent_indent=" " * 9))
 
 
 class _Live:
@@ -130,47 +136,82 @@ class _Live:
         self._live.update(Panel(grid, title=title, expand=False))
 
 
-def _tell(finished: Finished) -> None:
-    from streams.page import one_line, page
+def _tell(finished: Finished, width: int, *, full: bool) -> None:
+    from streams.page import brief, page
 
     result = finished.result
     for ring in result.rings:
         say("")
-        say("═" * 104)
-        say(f"Planted ring {ring.name}: {ring.story}.")
-        say(
-            f"{'Found' if ring.found else 'NOT found'}: recommended for its collecting account {ring.main}: {ring.action}; "
-            f"a hold or a freeze for {ring.members_named} of {ring.members} members."
+        say("═" * width)
+        paragraph(f"Planted ring {ring.name}: {ring.story}.", width)
+        found = f"Found: {ring.action}" if ring.found else "NOT found: nothing above the watch-list"
+        paragraph(
+            f"{found}, for its collecting account {ring.main}. A hold or a freeze for {ring.members_named} of its "
+            f"{ring.members} members.",
+            width,
         )
         if ring.best is not None:
             say("")
-            say(page(ring.best))
+            say((page if full else brief)(ring.best, width))
     say("")
-    say("═" * 104)
-    held = [body for body in finished.bodies if body["action"] != "monitor"]
-    say(
-        f"All recommendations above the watch-list ({len(held)}), and {len(finished.bodies) - len(held)} on it:"
-    )
-    for body in held:
-        say(f"  {one_line(body)}")
+    say("═" * width)
+    _tell_held(finished.bodies, width, full=full)
     say("")
-    say("Lawful accounts that look like it:")
-    table(
-        ("account", "said", "what it is"),
-        ((look.account, look.action, look.story) for look in result.look_alikes),
-    )
+    paragraph("Lawful accounts that look like it, and the most that was said of them:", width)
+    looks = Counter((look.action, look.story) for look in result.look_alikes)
+    table(("said", "accounts", "what it is"), ((said, n, story) for (said, story), n in looks.items()), width)
     say("")
     actions = ", ".join(f"{count} {action}" for action, count in result.by_action.items()) or "none"
-    say(
-        f"{result.transactions:,} transactions, {result.legs:,} legs, {result.judged:,} judged, {result.late} late"
-    )
-    say(f"recommendations: {actions}; rings found: {result.rings_found} of {len(result.rings)}; "
-        f"lawful accounts above monitor: {result.look_alikes_above_monitor + result.others_above_monitor}")  # fmt: skip
+    lawful = result.look_alikes_above_monitor + result.others_above_monitor
     balance = "balances to zero" if result.reconciled else "DOES NOT BALANCE"
-    say(
-        f"lost {result.lost}, doubled {result.duplicates}: the ledger {balance}. {result.seconds:.0f} s in all."
-    )
+    for text in (
+        f"{result.transactions:,} transactions, {result.legs:,} legs, {result.judged:,} judged, {result.late} late",
+        f"recommendations: {actions}",
+        f"rings found: {result.rings_found} of {len(result.rings)}; lawful accounts above monitor: {lawful}",
+        f"lost {result.lost}, doubled {result.duplicates}: the ledger {balance}. {result.seconds:.0f} s in all.",
+    ):
+        paragraph(text, width)
     say("")
-    say(
-        "What Safehold says is a recommendation. People decide, and it has no way to move, block or delay money."
+    paragraph(
+        "What Safehold says is a recommendation. People decide, and it has no way to move, block or delay money.",
+        width,
     )
+    if not full:
+        paragraph(
+            "A reviewer's page goes on with what would change it, the lawful life that can look like it, and every payment: "
+            "safehold demo --full.",
+            width,
+        )
+
+
+def _tell_held(bodies: Sequence[Mapping[str, Any]], width: int, *, full: bool) -> None:
+    """What is above the watch-list, a line an account: the gravest first."""
+    from streams.page import moment
+
+    held: dict[str, list[Mapping[str, Any]]] = {}
+    for body in bodies:
+        if body["action"] != "monitor":
+            held.setdefault(body["subject_account"], []).append(body)
+    rows = []
+    for account, several in held.items():
+        rank = min(GRAVEST.index(body["action"]) for body in several)
+        last = max(several, key=lambda body: body["event_time"])
+        rows.append(
+            (
+                rank,
+                account,
+                GRAVEST[rank],
+                len(several),
+                moment(last["event_time"], "day"),
+                last["typology_title"],
+            )
+        )
+    count = sum(map(len, held.values()))
+    shown = sorted(rows) if full else sorted(rows)[:SHOWN_ACCOUNTS]
+    paragraph(
+        f"Above the watch-list: {count} recommendations about {len(rows)} accounts. On it: {len(bodies) - count}.",
+        width,
+    )
+    table(("account", "at most", "times", "last", "pattern"), (row[1:] for row in shown), width)
+    if len(shown) < len(rows):
+        say(f"… and {len(rows) - len(shown)} more accounts: safehold demo --full")

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from streams.cli.exits import CliError
+from streams.cli.helping import HelpGroup
 from streams.cli.output import JSON_OPTION, emit, say, table
 
 if TYPE_CHECKING:
     from detectors.spec import DetectorSpec
 
-app = typer.Typer(help="What Safehold looks for.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="What Safehold looks for.", cls=HelpGroup, no_args_is_help=True, rich_markup_mode=None)
 
 WIDTH = 100
 

@@ -12,13 +12,17 @@ import typer
 
 from streams.cli.connect import SETTINGS_OPTION
 from streams.cli.exits import CliError, Exit
+from streams.cli.helping import HelpGroup
 from streams.cli.output import JSON_OPTION, emit, say, table
 
 if TYPE_CHECKING:
     from streams.settings import Settings
 
 app = typer.Typer(
-    help="Dead letters: what could not be used, and why.", no_args_is_help=True, rich_markup_mode=None
+    help="Dead letters: what could not be used, and why.",
+    cls=HelpGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 REASON_OPTION = typer.Option("", "--reason", help="Only letters with this reason.")

@@ -247,14 +247,14 @@ def _configuration(chosen: Settings) -> Finding:
 
 
 def _kafka(chosen: Settings) -> Finding:
-    from streams.cli.connect import admin, wanted_topics
+    from streams.cli.connect import MEND_BROKER, admin, wanted_topics
     from streams.topics import check
 
     try:
         with admin(chosen) as client:
             problems = check(client, wanted_topics(chosen))
     except CliError as problem:
-        return Finding("kafka", "fail", str(problem), problem.look)
+        return Finding("kafka", "fail", str(problem), MEND_BROKER)
     if problems:
         return Finding(
             "kafka", "fail", "; ".join(problems), "safehold topics create, then safehold topics check"

@@ -10,7 +10,7 @@ import typer
 
 from streams.cli.connect import SETTINGS_OPTION
 from streams.cli.exits import CliError, Exit
-from streams.cli.output import JSON_OPTION, emit, say
+from streams.cli.output import JSON_OPTION, emit, say, terminal_width
 
 
 def explain(
@@ -33,7 +33,7 @@ def explain(
         return
     from streams.page import page
 
-    say(page(body))
+    say(page(body, terminal_width()))
 
 
 def _one(wanted: str, found: dict[str, dict[str, Any]], look: str) -> dict[str, Any]:

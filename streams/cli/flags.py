@@ -15,6 +15,7 @@ import typer
 
 from streams.cli.connect import SETTINGS_OPTION
 from streams.cli.exits import CliError, Exit
+from streams.cli.helping import HelpGroup
 from streams.cli.output import JSON_OPTION, emit, say, table
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 app = typer.Typer(
-    help="Flags: what partners and reviewers say of accounts.", no_args_is_help=True, rich_markup_mode=None
+    help="Flags: what partners and reviewers say of accounts.",
+    cls=HelpGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 ACCOUNT_OPTION = typer.Option(

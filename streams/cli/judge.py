@@ -131,7 +131,7 @@ def _write(out: Path, payments: Opened, judge_: FileJudge, summary: Summary, rev
     if judge_.rejects:
         with (out / "rejects.jsonl").open("w", encoding="utf-8") as file:
             for reject in judge_.rejects:
-                line = {"row": reject.index, "reason": reject.reason.value, "detail": reject.detail}
+                line = {"row": reject.index + 1, "reason": reject.reason.value, "detail": reject.detail}
                 file.write(json.dumps(line) + "\n")
     (out / "summary.json").write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
 

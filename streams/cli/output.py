@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
@@ -40,14 +42,30 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A plain table: columns as wide as they must be, no colours, safe in a pipe."""
+def terminal_width() -> int:
+    """Characters a line, as the terminal says; 80 where nobody knows. Above 100 is hard to read, below 72 rows break."""
+    return min(100, max(72, shutil.get_terminal_size((80, 24)).columns))
+
+
+def paragraph(text: str, width: int, indent: str = "") -> None:
+    """Lines for people, broken between words."""
+    for line in textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent) or [""]:
+        say(line)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]], width: int | None = None) -> None:
+    """A plain table: columns as wide as they must be, no colours, safe in a pipe. With `width` the last column is broken."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(line[place]) for line in [list(head), *cells]) for place in range(len(head))]
-    say("  ".join(name.ljust(width) for name, width in zip(head, widths, strict=True)).rstrip())
-    say("  ".join("─" * width for width in widths))
+    if width is not None:
+        widths[-1] = max(20, min(widths[-1], width - sum(widths[:-1]) - 2 * (len(widths) - 1)))
+    say("  ".join(name.ljust(size) for name, size in zip(head, widths, strict=True)).rstrip())
+    say("  ".join("─" * size for size in widths))
     for row in cells:
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        broken = textwrap.wrap(row[-1], widths[-1]) if width is not None else [row[-1]]
+        for number, last in enumerate(broken or [""]):
+            line = [*([""] * (len(row) - 1) if number else row[:-1]), last]
+            say("  ".join(cell.ljust(size) for cell, size in zip(line, widths, strict=True)).rstrip())
 
 
 def clock(seconds: float) -> str:

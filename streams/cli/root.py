@@ -14,6 +14,7 @@ from streams.cli.doctor import doctor
 from streams.cli.exits import EXITS_TEXT
 from streams.cli.explain import explain
 from streams.cli.flags import app as flags
+from streams.cli.helping import HelpGroup
 from streams.cli.judge import judge
 from streams.cli.replay import replay
 from streams.cli.topics import app as topics
@@ -23,6 +24,7 @@ app = typer.Typer(
     name="safehold",
     help="Watches a bank's payments and explains what it recommends. It never moves, blocks or delays money.",
     epilog=EXITS_TEXT,
+    cls=HelpGroup,
     no_args_is_help=True,
     rich_markup_mode=None,  # its import alone takes longer than everything else here
     pretty_exceptions_enable=False,

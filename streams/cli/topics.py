@@ -8,9 +8,12 @@ import typer
 
 from streams.cli.connect import SETTINGS_OPTION
 from streams.cli.exits import CliError
+from streams.cli.helping import HelpGroup
 from streams.cli.output import JSON_OPTION, emit, say
 
-app = typer.Typer(help="The topics that Safehold uses.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="The topics that Safehold uses.", cls=HelpGroup, no_args_is_help=True, rich_markup_mode=None
+)
 
 BANK_OPTION = typer.Option([], "--bank", help="One more bank that gets a review topic (may be repeated).")
 

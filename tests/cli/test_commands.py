@@ -48,6 +48,14 @@ def test_every_command_explains_itself(cli, command: str) -> None:
     assert "Usage: safehold " + command in ran.out
 
 
+@pytest.mark.parametrize("command", ["", "topics", "alerts", "flags", "accounts", "dlq", "detectors"])
+def test_without_a_command_it_explains_itself(cli, command: str) -> None:
+    ran = cli(*command.split())
+    assert ran.code == Exit.OK
+    assert ran.out == cli(*command.split(), "--help").out
+    assert ran.err == ""
+
+
 @pytest.mark.parametrize("command", READS)
 def test_every_read_offers_json(cli, command: str) -> None:
     assert "--json" in cli(*command.split(), "--help").out
@@ -160,6 +168,10 @@ def test_doctor_says_what_is_wrong_with_an_installation(cli, tmp_path: Path) -> 
     assert ran.code == Exit.FAILED
     states = {finding["name"]: finding for finding in ran.json["findings"]}
     assert states["kafka"]["state"] == "fail"
+    assert "start the brokers" in states["kafka"]["do"]
+    assert not [
+        finding for finding in states.values() if "doctor" in finding["do"]
+    ]  # who reads it has just run it
     assert states["store"]["state"] == "fail"
     assert "chmod 600" in states["pseudonym key"]["found"]
     assert all(

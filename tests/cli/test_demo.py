@@ -56,6 +56,7 @@ def test_headless_demo_finds_both_rings_and_says_what_judge_says(
     assert "not for production" in ran.err
     assert "Planted ring mule-ring" in ran.out
     assert "balances to zero" in ran.out
+    assert max(map(len, ran.out.splitlines())) <= 80  # nobody knows how wide what reads this is
     # Nothing is left behind: no folder, and so no process that writes into one.
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("safehold")] == []
     # Through the broker or not, it is the same fold. Hashes differ with the key, names do not.

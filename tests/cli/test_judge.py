@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from streams import opening
 from streams.cli.exits import Exit
+from streams.formats import canonical
 from tests.cli.samples import BANK, COLLECTOR, MULE, canonical_lines, payments, write_csv
 
 
@@ -123,8 +125,26 @@ def test_rejects_are_counted_and_listed_with_their_row(cli, files, tmp_path: Pat
     _, summary = _judge(cli, files, tmp_path / "out")
     assert summary["rejects"] == 1
     (reject,) = [json.loads(line) for line in (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()]
-    assert reject["row"] == 2
+    assert reject["row"] == 3  # line 4 of the file: the header is no row
     assert summary["rejects_by_reason"] == {reject["reason"]: 1}
+
+
+def test_a_row_is_the_same_whoever_refuses_it(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the decoder, or later by what a ledger row can hold; in any batch; empty lines are no rows."""
+    monkeypatch.setattr(opening, "BATCH", 2)
+    good = json.loads(canonical.encode(payments()[0]))
+
+    def one(number: int, **changes: object) -> str:
+        return json.dumps({**good, "transaction_id": f"T{number}", **changes})
+
+    rows = [one(1), one(2, currency="??"), one(3), one(4, amount="99999999999999999.00")]
+    rows.append("[" + ", ".join([one(5), one(6), one(7, amount="-1.00")]) + "]")
+    file = tmp_path / "payments.jsonl"
+    file.write_text("\n" + "\n\n".join(rows) + "\n{\n")
+    ran = cli("judge", file, "-m", "canonical", "--bank", BANK, "--out", tmp_path / "out")
+    assert ran.code == Exit.OK, ran.err
+    rejects = [json.loads(line) for line in (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()]
+    assert sorted(reject["row"] for reject in rejects) == [2, 4, 5, 6]
 
 
 def test_a_second_copy_of_the_file_is_only_duplicates(cli, files, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from detectors.body import body_bytes
-from streams.page import WIDTH, one_line, page
+from streams.page import brief, page
 from tests.core.test_body import ring
 
 
@@ -37,15 +37,31 @@ def test_every_payment_has_its_day_direction_and_amount() -> None:
         assert f"  {'in' if payment['side'] == 'credit' else 'out'} " in line
 
 
-def test_no_line_is_wider_than_a_terminal() -> None:
-    assert max(map(len, page(body()).splitlines())) <= WIDTH
+def _words(text: str) -> str:
+    return "".join(text.replace("─", "").split())
+
+
+@pytest.mark.parametrize("width", [80, 72, 100])
+def test_no_line_is_wider_than_the_terminal(width: int) -> None:
+    lines = page(body(), width).splitlines()
+    assert max(map(len, lines)) == width  # the rule below the head, and nothing beyond it
+    assert _words(page(body(), width)) == _words(page(body()))
+
+
+def test_the_brief_is_the_top_of_the_page() -> None:
+    found = body()
+    assert page(found).startswith(brief(found) + "\n\nWhat speaks against it\n")
+    assert all(
+        f"  {number}  {reason['title']}: " in brief(found)
+        for number, reason in enumerate(found["reasons"], 1)
+    )
 
 
 def test_a_feed_that_knows_the_day_shows_no_time_of_day() -> None:
     found = body(time_precision="day")
     for payment in found["payments"]:
         payment["precision"] = "day"
-    assert "UTC" not in page(found) + one_line(found)
+    assert "UTC" not in page(found)
     assert "UTC" in page(body())
 
 
