@@ -21,7 +21,7 @@ from benchmarks import population
 from detectors.config import demo_config
 from detectors.step import new_state
 from streams.formats.canonical import Transaction
-from streams.legs import partitions_of
+from streams.rows import partitions_of
 from streams.state.base import StoreMeta, flush_accounts
 from streams.state.redis import RedisStore
 from tests.e2e.harness import PARTITIONS, SOURCES, Installation

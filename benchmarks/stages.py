@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -13,15 +14,28 @@ from benchmarks import population
 from detectors.model import Kind
 from detectors.step import step
 from streams import ledger
+from streams.aligned import ALWAYS
 from streams.app import feed_of
+from streams.block import BlockReader
 from streams.formats.canonical import Transaction
 from streams.legs import LegBuilder
 from streams.pseudonyms import Pseudonyms
 from streams.rates import load_rates
+from streams.rows import gather
 from streams.settings import BankTopic
-from streams.sources import SourceQueue, Sources, pending
+from streams.sources import SourceQueue
 
 BATCH = 4_000
+
+
+class _Record(NamedTuple):
+    """A consumer's record."""
+
+    offset: int
+    timestamp: int
+    value: bytes
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 def stages(copies: population.Copies, accounts: int, payments: int) -> dict[str, float]:
@@ -35,31 +49,28 @@ def stages(copies: population.Copies, accounts: int, payments: int) -> dict[str,
         yield
         spent[name] = spent.get(name, 0.0) + time.process_time() - start
 
-    feed = feed_of(BankTopic(name="bench", bank=population.BANK))
-    builder = LegBuilder(1, Pseudonyms(population.KEY), load_rates().u_micro)
+    pseudonyms, rates = Pseudonyms(population.KEY), load_rates().u_micro
+    feed = feed_of(BankTopic(name="bench", bank=population.BANK), pseudonyms, rates)
+    reader = BlockReader(LegBuilder(1, pseudonyms, rates))
     queue = SourceQueue("bench/0", feed)
-    sources = Sources(6 * 3_600_000_000, 86_400_000_000)
-    del sources
     plain = msgspec.json.Decoder(Transaction).decode
     state = population.empty_state(accounts)
     for subjects, blobs in copies.many(accounts):
         state.load_many(subjects.tolist(), blobs)
-    received = int(time.time() * 1e6)
+    received = int(time.time() * 1e3)
     offset = 0
     for first in range(0, len(values), BATCH):
         batch = values[first : first + BATCH]
+        records = [_Record(number, received, value) for number, value in enumerate(batch, first)]
         with timed("decode, types alone"):
             for value in batch:
                 plain(value)
-        with timed("decode"):
-            items = [feed.decode(value) for value in batch]
-        with timed("queue"):
-            for number, (found, value) in enumerate(zip(items, batch, strict=True), first):
-                queue.add(pending(number, received, found, value, b""))
-        with timed("legs"):
-            for number, found in enumerate(items, first):
-                builder.add(found, "bench/0", number, received)
-            rows = builder.take()
+        with timed("read, as legs"):
+            queue.add(reader.read("bench/0", feed, records))
+        with timed("release and gather"):
+            taken = queue.pop(ALWAYS, BATCH)
+            assert taken is not None
+            (rows,) = gather([taken.rows], 1)
         with timed("ledger, both ways"):
             messages = []
             for kind, parts in ((Kind.LEGS, rows.legs), (Kind.COUNTS, rows.counts)):

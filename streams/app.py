@@ -17,7 +17,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,7 @@ from detectors.settings import FoldSettings
 from detectors.step import load_control, new_state, step
 from streams import config_file, logs, outputs, topics, versions, warmup, watching
 from streams.balance import Reconciler
+from streams.block import BlockReader, Feed
 from streams.board import Board, MemoryBoard, Progress, RedisBoard
 from streams.clients import KafkaOptions
 from streams.controls import Controls
@@ -49,6 +50,7 @@ from streams.formats import canonical, iso20022
 from streams.formats.codes import CLASSES
 from streams.formats.files import MappedDecoder
 from streams.formats.mapping import load_mapping
+from streams.formats.plain import PlainReader
 from streams.health import Health, HealthServer
 from streams.intake import Intake
 from streams.keeping import Keeper
@@ -61,7 +63,6 @@ from streams.payment import DecodeContext
 from streams.pseudonyms import BadKey, PseudonymKey, Pseudonyms
 from streams.rates import load_rates
 from streams.settings import BankTopic, Settings
-from streams.sources import Feed
 from streams.state.base import (
     MemberHeld,
     MemberLost,
@@ -228,7 +229,7 @@ def kafka_options(settings: Settings) -> KafkaOptions:
     )
 
 
-def feed_of(topic: BankTopic) -> Feed:
+def feed_of(topic: BankTopic, pseudonyms: Pseudonyms, rates: Mapping[str, int]) -> Feed:
     """How one bank topic is read."""
     if topic.format == "mapping":
         mapping = load_mapping(topic.mapping)
@@ -250,6 +251,7 @@ def feed_of(topic: BankTopic) -> Feed:
         lambda value: reader(value, context),
         system_wide=topic.system_wide,
         max_bytes=context.max_bytes,
+        plain=PlainReader(context, pseudonyms, rates) if topic.format == "canonical" else None,
     )
 
 
@@ -450,15 +452,16 @@ def assemble(
         observe=partial(outputs.count, metrics),
         show=partial(watching.show_states, metrics),
     )
+    rates = load_rates().u_micro
     intake = Intake(
-        feeds=[feed_of(topic) for topic in settings.topics],
+        feeds=[feed_of(topic, pseudonyms, rates) for topic in settings.topics],
         ledger_topic=names.ledger,
         partitions=settings.ledger_partitions,
         dead_topic=names.deadletters,
         group=f"{group}-intake",
         member=settings.member_id,
         options=options,
-        builder=LegBuilder(settings.ledger_partitions, pseudonyms, load_rates().u_micro),
+        reader=BlockReader(LegBuilder(settings.ledger_partitions, pseudonyms, rates)),
         take_new=pseudonyms.take_new,
         vault=vault,
         vault_topic=names.vault,

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from detectors.model import ACTION_NAMES, ENGINE_VERSION
-from streams import intake, outputs, publish
+from streams import block, outputs, publish
 from streams.formats import schemas
 from streams.topics import TopicNames, wanted
 
@@ -119,7 +119,7 @@ def _messages() -> dict[str, Any]:
     always = (*event, publish.CAUSE, publish.ACTION)
     hits = {**_cloud_event(outputs.HITS, outputs.MSGPACK.decode()), **_CAUSE}
     as_of = {
-        intake.AS_OF: _header(
+        block.AS_OF: _header(
             "Append time in µs that a replay says the record had; else the broker's own", pattern="^[0-9]+$"
         )
     }

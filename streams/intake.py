@@ -32,14 +32,15 @@ from mode import Service
 
 from detectors.model import Kind
 from streams import ledger
+from streams.block import BlockReader, Feed, Refused
 from streams.board import Progress
 from streams.clients import KafkaOptions, make_producer
 from streams.crash import crash_point
-from streams.legs import LegBuilder, Rows
 from streams.metrics import Metrics
-from streams.payment import Reason, Rejected
+from streams.payment import Rejected
 from streams.publish import Message, dead_letter
-from streams.sources import Feed, Items, Pending, SourceQueue, Sources, behind, pending
+from streams.rows import Rows, gather
+from streams.sources import SourceQueue, Sources, Taken, behind
 from streams.vault import VaultWriter
 
 log = logging.getLogger(__name__)
@@ -55,9 +56,6 @@ SMALL_APPEND = 500
 COMMIT_SECONDS = 0.5
 LISTED_REJECTS = 20
 DETAIL_CHARACTERS = 200
-AS_OF = "safehold-as-of"
-AS_OF_DIGITS = 16
-"""Of a time in µs: up to the year 2286. More would not fit into a row, and stop intake at that message for good."""
 
 
 class Intake(Service):
@@ -73,7 +71,7 @@ class Intake(Service):
         group: str,
         member: str,
         options: KafkaOptions,
-        builder: LegBuilder,
+        reader: BlockReader,
         take_new: Callable[[], Sequence[tuple[int, str]]],
         vault: VaultWriter | None,
         vault_topic: str,
@@ -94,7 +92,7 @@ class Intake(Service):
         self._group = group
         self._member = member
         self._options = options
-        self._builder = builder
+        self._reader = reader
         self._take_new = take_new
         self._vault = vault
         self._vault_topic = vault_topic
@@ -191,31 +189,13 @@ class Intake(Service):
             self._balance_fetching()
 
     def _decode(self, queue: SourceQueue, records: Sequence[Any]) -> None:
-        feed = queue.feed
-        decode, most, add = feed.decode, feed.max_bytes, queue.add
-        for record in records:
-            value = record.value
-            received = record.timestamp * 1000
-            if record.headers:
-                received = _as_of(record.headers, received)
-            items: Items
-            if value is None:
-                value = b""
-                items = [Rejected(Reason.UNDECODABLE, "a message without a value")]
-            elif len(value) > most:
-                items = [Rejected(Reason.OVERSIZED, f"more than {most} bytes")]
-            else:
-                try:
-                    items = decode(value)
-                except Exception as problem:  # noqa: BLE001 - a decoder's mistake may cost this message, never the next
-                    items = [Rejected(Reason.UNDECODABLE, f"decoder failed: {type(problem).__name__}")]
-            add(pending(record.offset, received, items, value, record.key))
+        queue.add(self._reader.read(queue.name, queue.feed, records))
         queue.at_end = False
         queue.moved_at = time.monotonic()
         if queue.stuck:
             queue.stuck = False
             self._metrics.intake_stuck.labels(*queue.name.rsplit("/", 1)).set(0)
-        self._metrics.intake_messages.labels(feed.topic, "read").inc(len(records))
+        self._metrics.intake_messages.labels(queue.feed.topic, "read").inc(len(records))
         self._news.set()
 
     async def _look_at_ends(self) -> None:
@@ -249,10 +229,10 @@ class Intake(Service):
             queue = self._sources.queues.get(name)
             if queue is None or tp not in assigned:
                 continue
-            full = len(queue.waiting) >= QUEUE_MESSAGES or queue.waiting_bytes >= QUEUE_BYTES
+            full = queue.waiting >= QUEUE_MESSAGES or queue.waiting_bytes >= QUEUE_BYTES
             if full and tp not in paused:
                 consumer.pause(tp)
-            elif tp in paused and len(queue.waiting) < QUEUE_MESSAGES // 2 and not full:
+            elif tp in paused and queue.waiting < QUEUE_MESSAGES // 2 and not full:
                 consumer.resume(tp)
 
     # -- 2. release --------------------------------------------------------------------------------------------------------
@@ -297,7 +277,6 @@ class Intake(Service):
     async def _recover(self) -> None:
         """Forget what is in hand. A new producer: whatever the old one still holds must not follow what it failed on."""
         self._session += 1
-        self._builder.take_all()
         consumer = self._client()
         assigned = consumer.assignment()
         now = time.monotonic()
@@ -336,7 +315,7 @@ class Intake(Service):
         if released:
             await self._append(released)
             self._post_positions()
-        return sum(len(messages) for _, messages in released)
+        return sum(taken.until - taken.first for taken in released)
 
     def _others(self) -> dict[str, Any]:
         """Positions of the source partitions that other processes read."""
@@ -367,29 +346,15 @@ class Intake(Service):
 
     # -- 3 to 7. append ----------------------------------------------------------------------------------------------------
 
-    async def _append(self, released: Sequence[tuple[SourceQueue, Sequence[Pending]]]) -> None:
-        letters: list[Message] = []
-        last: dict[str, int] = {}
-        add = self._builder.add
-        built = 0
-        for queue, messages in released:
-            name, feed = queue.name, queue.feed
-            for message in messages:
-                refused = add(
-                    message.items,
-                    name,
-                    message.offset,
-                    message.received,
-                    system_wide=feed.system_wide,
-                    learn=feed.learn,
-                )
-                if refused:
-                    letters += self._letters(name, message, refused)
-                built += 1
-                if built % 2_000 == 0:
-                    await asyncio.sleep(0)
-            last[name] = messages[-1].offset
-        rows = self._builder.take_all()
+    async def _append(self, released: Sequence[Taken]) -> None:
+        letters = [
+            letter
+            for taken in released
+            for refused in taken.refused
+            for letter in self._letters(taken.queue.name, refused)
+        ]
+        last = {taken.queue.name: int(taken.block.offset[taken.until - 1]) for taken in released}
+        rows = gather((taken.rows for taken in released), len(self._ledger_partitions))
         # 3. vault, before anybody can ask for the name behind a pseudonym
         if self._vault is not None:
             self._unsealed += self._take_new()
@@ -415,16 +380,16 @@ class Intake(Service):
             if tp is not None:
                 self._commit_due[tp] = offset + 1
         self.appended_at = time.monotonic()
-        for queue, _ in released:
+        for queue in {taken.queue.name: taken.queue for taken in released}.values():
             queue.moved_at = time.monotonic()
             topic, _, number = queue.name.rpartition("/")
             self._metrics.intake_front.labels(topic, number).set(queue.front / 1e6)
 
-    def _letters(self, name: str, message: Pending, refused: Sequence[Rejected]) -> list[Message]:
-        for reject in refused:
+    def _letters(self, name: str, message: Refused) -> list[Message]:
+        for reject in message.rejects:
             self._metrics.intake_rejected.labels(reject.reason.value).inc()
             self._metrics.dead_letters.labels(reject.reason.value).inc()
-        return letters_of(self._dead_topic, name, message, refused)
+        return letters_of(self._dead_topic, name, message)
 
     async def _send_all(self, messages: Sequence[Message]) -> None:
         producer = self._producing()
@@ -529,12 +494,13 @@ def cut(value: bytes, transactions: int) -> list[msgspec.Raw] | None:
     return parts if len(parts) == transactions else None
 
 
-def letters_of(topic: str, source: str, message: Pending, refused: Sequence[Rejected]) -> list[Message]:
+def letters_of(topic: str, source: str, message: Refused) -> list[Message]:
     """The dead letters of one message of `source` (`topic/partition`): bounded, so that a broker takes every one.
 
     One a transaction where it can be cut out, else one for the message, whose detail counts the reasons and lists the first.
     """
-    parts = cut(message.value, len(message.items)) if refused and len(message.items) > 1 else None
+    refused = message.rejects
+    parts = cut(message.value, message.transactions) if refused and message.transactions > 1 else None
     if parts is not None:
         return [
             _letter(topic, source, message, each, each.detail, bytes(parts[each.index])) for each in refused
@@ -557,7 +523,7 @@ def listed(refused: Sequence[Rejected]) -> str:
 
 
 def _letter(
-    topic: str, source: str, message: Pending, reject: Rejected, detail: str, value: bytes
+    topic: str, source: str, message: Refused, reject: Rejected, detail: str, value: bytes
 ) -> Message:
     return dead_letter(
         topic,
@@ -576,14 +542,6 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield from _leaves(problem)
         else:
             yield problem
-
-
-def _as_of(headers: Sequence[tuple[str, bytes | None]], received: int) -> int:
-    """The append time that a replay says its records had. Anybody may write headers: what is no moment does not count."""
-    for name, value in headers:
-        if name == AS_OF and value is not None and value.isdigit() and len(value) <= AS_OF_DIGITS:
-            return int(value)
-    return received
 
 
 class _Listener(ConsumerRebalanceListener):

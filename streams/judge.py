@@ -22,12 +22,13 @@ from detectors.partition import partition_of
 from detectors.settings import FoldSettings
 from detectors.step import Listed, Recommendation, Withdrawal, new_state, step
 from streams.formats.files import LegRows
-from streams.legs import COORDINATE_BITS, LegBuilder, counts_partition
+from streams.legs import COORDINATE_BITS, LegBuilder
 from streams.opening import Opened
 from streams.payment import Payment, Rejected
 from streams.pseudonyms import PUBLIC_KEY, Pseudonyms
 from streams.publish import rfc3339
 from streams.rates import load_rates
+from streams.rows import counts_partition
 from streams.versions import with_zone_data
 
 SOURCE = "file/0"

@@ -1,4 +1,4 @@
-"""Payments → `LEG` and `COUNT` rows, one buffer a ledger partition.
+"""Payments → `LEG` and `COUNT` rows.
 
 Which side makes a leg, what a payment is worth in u, and what is refused whatever the format: decided here, once.
 """
@@ -6,14 +6,15 @@ Which side makes a leg, what a payment is worth in u, and what is refused whatev
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
 
 import numpy as np
 
 from detectors.model import COUNT, DAY, LEG, MAX_AMOUNT, PPM, PRECISION_US, PartyClass
 from streams.payment import FUTURE_TOLERANCE, Payment, Reason, Rejected
 from streams.pseudonyms import Pseudonyms
+from streams.rows import MAX_NAMES, Part, Rows, gather
 
 _LEG = struct.Struct("<QQQqqqqQqIHH3s8B")
 _COUNT = struct.Struct("<qHiIIII")
@@ -46,9 +47,6 @@ NO_LEG_CLASSES = frozenset(
 
 HAS_LEG = tuple(value not in NO_LEG_CLASSES for value in range(256))
 
-MAX_NAMES = 1 << 16
-"""Most banks, or sources, that the u16 columns of rows can number."""
-
 MAX_ACCOUNT = 1_000
 """Longest account identifier, in characters: the vault has to write it down, and a broker to take that."""
 
@@ -61,21 +59,24 @@ def coordinate(offset: int, index: int, side: int) -> int:
     return offset << COORDINATE_BITS | (2 * index + side + 1)
 
 
-def partitions_of(subjects: np.ndarray, partitions: int) -> np.ndarray:
-    """`detectors.partition.partition_of` for a whole column; the two are tested against each other."""
-    with np.errstate(over="ignore"):
-        z = subjects + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return ((z ^ (z >> np.uint64(31))) % np.uint64(partitions)).astype(np.int64)
-
-
 def half_even(value: int, by: int) -> int:
     """`value / by` rounded to the nearest integer, halves to the even one. `value` ≥ 0."""
     whole, rest = divmod(value, by)
     if 2 * rest > by or (2 * rest == by and whole & 1):
         whole += 1
     return whole
+
+
+def to_u(amount: np.ndarray, u_micro: np.ndarray) -> np.ndarray:
+    """`half_even(amount · rate, 10^6)`. In two steps where the product leaves 64 bits."""
+    high, low = np.divmod(amount, 1_000_000)
+    low_u, rest = np.divmod(low * u_micro, 1_000_000)
+    with np.errstate(over="ignore"):
+        whole = np.where(
+            high > MAX_AMOUNT // np.maximum(u_micro, 1) + 1, MAX_AMOUNT + 1, high * u_micro + low_u
+        )
+    up = (rest > 500_000) | ((rest == 500_000) & (whole & 1 == 1))
+    return whole + up
 
 
 _UNKNOWN = (0, b"")
@@ -89,35 +90,8 @@ def _no_hasher(_: str) -> int:
     raise RuntimeError("no bank")
 
 
-class Rows(NamedTuple):
-    """What was gathered since the last `take`."""
-
-    legs: dict[int, np.ndarray]
-    """Ledger partition → `LEG` rows, in source order."""
-    counts: dict[int, np.ndarray]
-    """Ledger partition → `COUNT` rows, in source order."""
-    sources: tuple[str, ...]
-    banks: tuple[str, ...]
-
-
 class Unholdable(ValueError):
     """A value that no ledger row can hold. The text names the field, never the value."""
-
-
-def counts_partition(source: str, partitions: int) -> int:
-    """Ledger partition that holds the counts of one source partition (`topic/partition`)."""
-    tail = source.rpartition("/")[2]
-    return int(tail) % partitions if tail.isascii() and tail.isdigit() else 0
-
-
-def _split(rows: np.ndarray, places: np.ndarray) -> dict[int, np.ndarray]:
-    """The rows of each partition, in their order."""
-    if not len(rows):
-        return {}
-    order = np.argsort(places, kind="stable")
-    rows, places = rows[order], places[order]
-    first = np.flatnonzero(np.diff(places, prepend=-1))
-    return dict(zip(places[first].tolist(), np.split(rows, first[1:]), strict=True))
 
 
 class LegBuilder:
@@ -139,10 +113,12 @@ class LegBuilder:
         self._tolerance = tuple(future_tolerance + (step if step > 1 else 0) for step in PRECISION_US)
         self._legs, self._counts = bytearray(), bytearray()
         """Rows in the order in which they came, whatever their partition."""
+        self._bank = array("I")
+        """Of each leg, its bank's number: there may be more banks than the row's own column can tell apart."""
         self._sources: dict[str, int] = {}
         self._banks: dict[str, int] = {}
-        self._full: list[Rows] = []
-        """What was gathered before the numbers of names ran out."""
+        self._full: list[Part] = []
+        """What was gathered before the numbers of sources ran out."""
         self._hashers: dict[str, Callable[[str], int]] = {}
         self.pending = 0
         """Leg rows not taken yet."""
@@ -179,9 +155,6 @@ class LegBuilder:
             if isinstance(item, Rejected):
                 refused.append(item)
                 continue
-            if len(banks) > MAX_NAMES - 2:
-                self._cut()
-                source_index, legs, banks = self._source(source), self._legs, self._banks
             try:
                 amount, time, debtor, creditor = item.amount, item.time, item.debtor, item.creditor
                 payer_account, payee_account = debtor.account, creditor.account
@@ -244,15 +217,16 @@ class LegBuilder:
                     item.lexicon,
                 )
                 row = base | (2 * index + 1)
-                rows = b""
+                rows, held = b"", []
                 if paid:
                     debtor_bank = debtor_bank or bank
                     bank_index = banks.get(debtor_bank)
                     if bank_index is None:
                         bank_index = self._new_bank(debtor_bank)
+                    held.append(bank_index)
                     rows = pack(
                         payer, leg, payee if creditor_class != _CASH else 0, time, received, amount, amount_u, payment,
-                        row, place, source_index, bank_index, code,
+                        row, place, source_index, 0, code,
                         creditor_class, creditor.class_source, channel, purpose, precision, status, learn, lexicon,
                     )  # fmt: skip
                 if got:
@@ -260,9 +234,10 @@ class LegBuilder:
                     bank_index = banks.get(creditor_bank)
                     if bank_index is None:
                         bank_index = self._new_bank(creditor_bank)
+                    held.append(bank_index)
                     rows += pack(
                         payee, leg | 1, payer if debtor_class != _CASH else 0, time, received, amount, amount_u, payment,
-                        row + 1, place, source_index, bank_index, code,
+                        row + 1, place, source_index, 0, code,
                         debtor_class, debtor.class_source, channel, purpose, precision, status, learn, lexicon,
                     )  # fmt: skip
             except Exception as problem:  # noqa: BLE001 - a value that a row cannot hold may cost this payment, never the next
@@ -274,6 +249,7 @@ class LegBuilder:
             accepted += 1
             made += len(rows) // _LEG.size
             legs += rows
+            self._bank.extend(held)
         self.pending += made
         self._counts += _COUNT.pack(
             base, source_index, received // DAY, accepted, len(refused), no_effect, 2 * accepted - made
@@ -289,6 +265,10 @@ class LegBuilder:
 
     def take_all(self) -> list[Rows]:
         """Everything since the last call, in the order in which it has to be sent."""
+        return gather(self.take_parts(), self._partitions)
+
+    def take_parts(self) -> list[Part]:
+        """Everything since the last call, not yet numbered for a frame. One part, unless there are `MAX_NAMES` sources."""
         self._cut()
         everything, self._full = self._full, []
         self.pending = 0
@@ -296,19 +276,16 @@ class LegBuilder:
 
     def _cut(self) -> None:
         """Put aside what is gathered; names are numbered anew."""
-        legs = np.frombuffer(bytes(self._legs), LEG)
-        counts = np.frombuffer(bytes(self._counts), COUNT)
-        sources, banks = tuple(self._sources), tuple(self._banks)
-        places = np.array([counts_partition(source, self._partitions) for source in sources], np.int64)
         self._full.append(
-            Rows(
-                _split(legs, partitions_of(legs["subject"], self._partitions)),
-                _split(counts, places[counts["source"]]),
-                sources,
-                banks,
+            Part(
+                np.frombuffer(bytes(self._legs), LEG),
+                np.array(self._bank, np.uint32),
+                np.frombuffer(bytes(self._counts), COUNT),
+                tuple(self._sources),
+                tuple(self._banks),
             )
         )
-        self._legs, self._counts = bytearray(), bytearray()
+        self._legs, self._counts, self._bank = bytearray(), bytearray(), array("I")
         self._sources, self._banks = {}, {}
 
     def _source(self, source: str) -> int:

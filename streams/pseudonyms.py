@@ -135,8 +135,11 @@ class Pseudonyms:
         self.places: Memo[str] = Memo(self._hash_place, 1 << 16)
 
     def _hash_account(self, account: str) -> int:
+        name = normalise(account)
+        if not name:
+            return 0
         state = self._account.copy()
-        state.update(normalise(account).encode())
+        state.update(name.encode())
         # 0 means "none usable" in a leg.
         subject = int.from_bytes(state.digest(), "little") or 1
         if self._new is not None:

@@ -7,56 +7,34 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from detectors.model import PRECISION_US
-from streams.aligned import ALWAYS, ShortLedger, aligned_limit
-from streams.board import NEVER, Position
-from streams.payment import FUTURE_TOLERANCE, Payment, Rejected
+import numpy as np
 
-Items = list[Payment | Rejected]
+from streams.aligned import ALWAYS, ShortLedger, aligned_limit
+from streams.block import Block, Feed, Refused
+from streams.board import NEVER, Position
+from streams.rows import Part
 
 RELEASE_MESSAGES = 8_000
 """Messages of one append."""
 
-_AHEAD = tuple(FUTURE_TOLERANCE + (step if step > 1 else 0) for step in PRECISION_US)
-"""How far ahead of its record a payment may be dated, by precision: the rule of `streams.legs`."""
 
+class Taken(NamedTuple):
+    """Messages [first, until) of a block, released."""
 
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """How the messages of one bank topic are read."""
+    queue: SourceQueue
+    block: Block
+    first: int
+    until: int
 
-    topic: str
-    decode: Callable[[bytes], Items]
-    system_wide: bool = False
-    learn: bool = False
-    max_bytes: int = 16 * 1024 * 1024
+    @property
+    def rows(self) -> Part:
+        """Their legs and counts."""
+        return self.block.rows(self.first, self.until)
 
-
-class Pending(NamedTuple):
-    """A message that is decoded and waits to be appended."""
-
-    offset: int
-    received: int
-    earliest: int
-    latest: int
-    items: Items
-    value: bytes
-    key: bytes | None
-
-
-def pending(offset: int, received: int, items: Items, value: bytes, key: bytes | None) -> Pending:
-    """Note the event times of a message, without those of payments that will be refused as future-dated.
-
-    One such payment would else move its partition's position far ahead of what it really gives, and everybody with it.
-    """
-    earliest, latest = ALWAYS, NEVER
-    for item in items:
-        if type(item) is Payment:
-            time = item.time
-            if time <= received + _AHEAD[item.precision]:
-                earliest = time if time < earliest else earliest
-                latest = time if time > latest else latest
-    return Pending(offset, received, NEVER if latest == NEVER else earliest, latest, items, value, key)
+    @property
+    def refused(self) -> list[Refused]:
+        """What was refused of them."""
+        return self.block.refusals(self.first, self.until)
 
 
 @dataclass(slots=True)
@@ -66,7 +44,9 @@ class SourceQueue:
     name: str
     """`topic/partition`"""
     feed: Feed
-    waiting: deque[Pending] = field(default_factory=deque)
+    blocks: deque[Block] = field(default_factory=deque)
+    """What waits; of the first one, from message `at` on."""
+    at: int = 0
     front: int = NEVER
     """Greatest event time appended."""
     at_end: bool = False
@@ -74,27 +54,46 @@ class SourceQueue:
     moved_at: float = 0.0
     """Monotonic time when it last gave or released something."""
     stuck: bool = False
+    waiting: int = 0
+    """Messages that wait."""
     waiting_bytes: int = 0
 
-    def add(self, message: Pending) -> None:
-        """Take a decoded message."""
-        self.waiting.append(message)
-        self.waiting_bytes += len(message.value)
+    def add(self, block: Block) -> None:
+        """Take what was fetched."""
+        if len(block):
+            self.blocks.append(block)
+            self.waiting += len(block)
+            self.waiting_bytes += int(block.bytes_until[-1])
 
-    def pop(self) -> Pending:
-        """Release the first one."""
-        message = self.waiting.popleft()
-        self.waiting_bytes -= len(message.value)
-        if message.latest > self.front:
-            self.front = message.latest
-        return message
+    @property
+    def head_latest(self) -> int:
+        """Greatest event time of the first message that waits."""
+        return int(self.blocks[0].latest[self.at])
+
+    def pop(self, limit: int, most: int) -> Taken | None:
+        """Release messages of the first block, up to the first one that is later than `limit`; None if that is its first."""
+        block, first = self.blocks[0], self.at
+        until = min(len(block), first + most)
+        later = np.flatnonzero(block.latest[first:until] > limit)
+        if len(later):
+            until = first + int(later[0])
+        if until == first:
+            return None
+        self.front = max(self.front, int(block.latest[first:until].max()))
+        self.waiting -= until - first
+        self.waiting_bytes -= int(block.bytes_until[until] - block.bytes_until[first])
+        self.at = until
+        if until == len(block):
+            self.blocks.popleft()
+            self.at = 0
+        return Taken(self, block, first, until)
 
     @property
     def position(self) -> Position:
         """Where it stands: nothing that it still has, or gave, is behind this by more than its own disorder."""
         if not self.waiting:
             return Position(self.front, self.at_end)
-        head = self.waiting[0].earliest
+        head = int(self.blocks[0].earliest[self.at])
         return Position(head if head > self.front else self.front, False)
 
 
@@ -111,7 +110,7 @@ class Sources:
 
     def head(self) -> int | None:
         """Smallest event time that waits."""
-        times = [queue.waiting[0].latest for queue in self.queues.values() if queue.waiting]
+        times = [queue.head_latest for queue in self.queues.values() if queue.waiting]
         return min(times) if times else None
 
     def release(
@@ -119,12 +118,12 @@ class Sources:
         others: Mapping[str, Position | None],
         applied: Callable[[int], int | None],
         most: int = RELEASE_MESSAGES,
-    ) -> list[tuple[SourceQueue, list[Pending]]]:
+    ) -> list[Taken]:
         """Take what may be appended now, in an order that keeps the ledger aligned.
 
         Own positions move while messages are taken, so a long stretch of event time can be released at once.
         """
-        taken: list[tuple[SourceQueue, list[Pending]]] = []
+        taken: list[Taken] = []
         count = 0
         short = self.short.limit(applied)
         self.held_by = ""
@@ -140,17 +139,18 @@ class Sources:
                     continue
                 limit = min(aligned, short)
                 slowest = aligned != ALWAYS and queue.position.time + self._lateness // 2 <= aligned
-                some: list[Pending] = []
+                first = True
                 while queue.waiting and count < most:
-                    latest = queue.waiting[0].latest
-                    # A message whose payments span more than L/2 passes when its partition is the slowest.
-                    if latest > limit and not (slowest and not some and latest <= short):
+                    some = queue.pop(limit, most - count)
+                    if some is None and first and slowest and queue.head_latest <= short:
+                        # A message whose payments span more than L/2 passes when its partition is the slowest.
+                        some = queue.pop(short, 1)
+                    if some is None:
                         break
-                    some.append(queue.pop())
-                    count += 1
-                if some:
-                    taken.append((queue, some))
-                    self.front = max(self.front, queue.front)
+                    first = False
+                    taken.append(some)
+                    count += some.until - some.first
+                self.front = max(self.front, queue.front)
             if count == before:
                 self._why(short)
                 break

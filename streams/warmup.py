@@ -6,9 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from detectors.model import DAY, HOUR, LEG, MINUTE, Channel, Frame, Kind, PartyClass, Side
+from detectors.model import DAY, HOUR, LEG, MINUTE, PPM, Channel, Frame, Kind, PartyClass, Side
 from streams import ledger
 from streams.folding import Fold
+from streams.formats import canonical
+from streams.formats.plain import PlainReader
+from streams.payment import DecodeContext, Party, Payment
+from streams.pseudonyms import PUBLIC_KEY, Pseudonyms
 
 _START = 20_000 * DAY
 _PAYERS = 40
@@ -24,7 +28,10 @@ def frames() -> Iterator[Frame]:
 
 
 def warm_up(fold: Fold) -> None:
-    """Compile, or load from the cache, everything that judging, packing and loading runs."""
+    """Compile, or load from the cache, everything that reading, judging, packing and loading runs."""
+    payment = Payment("warm-up", "t", _START, 1, "EUR", Party("A", "warm-up"), Party("B", "warm-up"))
+    reader = PlainReader(DecodeContext(bank="warm-up"), Pseudonyms(PUBLIC_KEY, memo=16), {"EUR": PPM})
+    reader.read([canonical.encode(payment)], np.zeros(1, np.int64), np.array([_START]))
     state = fold.new_state(0)
     for frame in frames():
         fold.step(state, [frame])

@@ -148,7 +148,7 @@ def decode(value: bytes, context: DecodeContext) -> list[Payment | Rejected]:
         return [Rejected(Reason.OVERSIZED, f"more than {context.max_bytes} bytes")]
     try:
         if value[:1] == b"{" or value.lstrip(b" \t\r\n")[:1] != b"[":
-            return [_payment(_one.decode(value), context, 0)]
+            return [payment_of(_one.decode(value), context, 0)]
         transactions = _many.decode(value)
     except (msgspec.ValidationError, UnicodeDecodeError):
         return _one_by_one(value, context)
@@ -156,7 +156,7 @@ def decode(value: bytes, context: DecodeContext) -> list[Payment | Rejected]:
         return [Rejected(Reason.UNDECODABLE, explain(error))]
     if len(transactions) > context.max_transactions:
         return [Rejected(Reason.OVERSIZED, f"more than {context.max_transactions} transactions")]
-    return [_payment(transaction, context, index) for index, transaction in enumerate(transactions)]
+    return [payment_of(transaction, context, index) for index, transaction in enumerate(transactions)]
 
 
 def _one_by_one(value: bytes, context: DecodeContext) -> list[Payment | Rejected]:
@@ -170,7 +170,7 @@ def _one_by_one(value: bytes, context: DecodeContext) -> list[Payment | Rejected
     items: list[Payment | Rejected] = []
     for index, raw in enumerate(raws):
         try:
-            items.append(_payment(_one.decode(raw), context, index))
+            items.append(payment_of(_one.decode(raw), context, index))
         except msgspec.ValidationError as error:
             items.append(_invalid(error, index))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -178,7 +178,7 @@ def _one_by_one(value: bytes, context: DecodeContext) -> list[Payment | Rejected
     return items
 
 
-def _payment(message: Transaction, context: DecodeContext, index: int) -> Payment | Rejected:
+def payment_of(message: Transaction, context: DecodeContext, index: int) -> Payment | Rejected:
     currency = message.currency or context.currency
     exponent = EXPONENTS.get(currency)
     if exponent is None:

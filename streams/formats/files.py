@@ -18,11 +18,12 @@ from streams.formats.codes import CLASSES, complete
 from streams.formats.columns import Coded, ColumnReader, Columns
 from streams.formats.mapping import Mapping
 from streams.formats.tables import BATCH, BadFile, json_lines, json_parts, open_tables, wanted_columns
-from streams.legs import COORDINATE_BITS, HAS_LEG, partitions_of
+from streams.legs import COORDINATE_BITS, HAS_LEG, to_u
 from streams.payment import Party, Payment, Reason, Rejected
 from streams.pseudonyms import Pseudonyms
+from streams.rows import partitions_of
 
-__all__ = ["BadFile", "LegRows", "MappedDecoder", "read_columns", "read_file", "to_u"]
+__all__ = ["BadFile", "LegRows", "MappedDecoder", "read_columns", "read_file"]
 
 _CASH = CLASSES["cash"]
 _HAS_LEG = np.array(HAS_LEG)
@@ -305,18 +306,6 @@ def _completed(
         complete(debtor, creditor, int(columns.channel[row]))
         payer_class[row], payee_class[row] = debtor.cls, creditor.cls
     return payer_class, payee_class
-
-
-def to_u(amount: np.ndarray, u_micro: np.ndarray) -> np.ndarray:
-    """`half_even(amount · rate, 10^6)`. In two steps where the product leaves 64 bits."""
-    high, low = np.divmod(amount, 1_000_000)
-    low_u, rest = np.divmod(low * u_micro, 1_000_000)
-    with np.errstate(over="ignore"):
-        whole = np.where(
-            high > MAX_AMOUNT // np.maximum(u_micro, 1) + 1, MAX_AMOUNT + 1, high * u_micro + low_u
-        )
-    up = (rest > 500_000) | ((rest == 500_000) & (whole & 1 == 1))
-    return whole + up
 
 
 def _counts(columns: Columns, good: np.ndarray, effect: np.ndarray, no_leg: np.ndarray) -> np.ndarray:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from detectors.model import HOUR
 from detectors.step import Cause, Listed
+from streams.block import Refused, as_of
 from streams.cli.exits import Exit
 from streams.formats import canonical
-from streams.intake import _as_of, letters_of
+from streams.intake import letters_of
 from streams.legs import LegBuilder, coordinate
 from streams.outputs import Outputs
 from streams.payment import DecodeContext, Party, Payment, Reason, Rejected
 from streams.pseudonyms import PUBLIC_KEY, Pseudonyms
 from streams.publish import DEAD_LETTER_BYTES, Message
 from streams.rates import load_rates
-from streams.sources import pending
 from tests.cli.conftest import BANK, Installation
 
 SENT = 1_700_000_000_000_000
@@ -21,8 +21,8 @@ SENT = 1_700_000_000_000_000
 
 
 def _letters(installation: Installation, offset: int, value: bytes, *refused: Rejected) -> list[Message]:
-    message = pending(offset, SENT, list(refused), value, b"k")
-    return letters_of(installation.names.deadletters, f"{installation.source}/1", message, refused)
+    message = Refused(offset, SENT, value, b"k", len(refused), refused)
+    return letters_of(installation.names.deadletters, f"{installation.source}/1", message)
 
 
 def _listed(installation: Installation) -> list[Message]:
@@ -81,7 +81,7 @@ def test_a_replay_is_judged_by_when_the_bank_sent_it(cli, installation: Installa
     assert cli("dlq", "replay", "--reason", "future-dated", "-s", installation.settings).code == Exit.OK
     (record,) = installation.read(installation.source)
     appended = record.timestamp * 1000
-    received = _as_of(record.headers, appended)
+    received = as_of(record.headers, appended)
     assert received == SENT < appended
     items = canonical.decode(record.value, DecodeContext(bank=BANK))
     assert [item.reason for item in builder.add(items, "t/0", 0, received)] == [Reason.FUTURE_DATED]

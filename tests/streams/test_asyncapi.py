@@ -19,6 +19,7 @@ from detectors.model import DAY, AccountKind, FlagState, Mode
 from detectors.settings import FoldSettings
 from detectors.step import Cause, Hits, Listed, Recommendation, Withdrawal
 from streams import asyncapi, controls, publish
+from streams.block import Refused
 from streams.controls import AccountMessage, CustomerMessage, DecisionMessage, FlagMessage
 from streams.formats import schemas
 from streams.intake import letters_of
@@ -27,7 +28,6 @@ from streams.legs import coordinate
 from streams.outputs import Outputs
 from streams.payment import Reason, Rejected
 from streams.publish import Message
-from streams.sources import pending
 from streams.topics import TopicNames, wanted
 from tests.cli.samples import BANK, START, payments
 
@@ -154,8 +154,8 @@ def test_letters_that_are_cut_out_truncated_or_listed_are_as_described() -> None
     )
     bad = [Rejected(Reason.INVALID, "amount", index) for index in range(2)]
     array, xml = b'[{"a": 1}, {"a": 2}]', b"<" * (publish.DEAD_LETTER_BYTES + 1)
-    cut_out = letters_of(topic, source, pending(5, 1, bad, array, b"k"), bad)
-    (whole,) = letters_of(topic, source, pending(6, 1, bad, xml, b"k" * 2_000), bad)
+    cut_out = letters_of(topic, source, Refused(5, 1, array, b"k", len(bad), bad))
+    (whole,) = letters_of(topic, source, Refused(6, 1, xml, b"k" * 2_000, len(bad), bad))
     said = [
         Listed(
             cause=CAUSE, reason="late", subject=7, leg=8, time=9, source=source, coordinate=coordinate(7, 0, side)

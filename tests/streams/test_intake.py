@@ -10,11 +10,11 @@ import pytest
 from aiokafka import TopicPartition
 
 from streams import intake
+from streams.block import AS_OF, Refused, as_of
 from streams.formats import canonical, iso20022
-from streams.intake import AS_OF, _as_of, letters_of
+from streams.intake import letters_of
 from streams.payment import DecodeContext, Reason, Rejected
 from streams.publish import DEAD_LETTER_BYTES, DETAIL, KEY, TRUNCATED
-from streams.sources import pending
 from tests.streams.assembled import assembled
 from tests.streams.formats import messages
 
@@ -23,11 +23,11 @@ OWN = DecodeContext(bank="own")
 
 @pytest.mark.parametrize("value", [None, b"", b"yesterday", b"-1", b"9" * 17, b"9" * 5_000])
 def test_a_header_that_is_no_moment_does_not_count(value: bytes | None) -> None:
-    assert _as_of([("other", b"7"), (AS_OF, value)], 5) == 5
+    assert as_of([("other", b"7"), (AS_OF, value)], 5) == 5
 
 
 def test_the_moment_of_a_replay_counts() -> None:
-    assert _as_of([("other", None), (AS_OF, b"1700000000000000")], 5) == 1_700_000_000_000_000
+    assert as_of([("other", None), (AS_OF, b"1700000000000000")], 5) == 1_700_000_000_000_000
 
 
 # -- dead letters ---------------------------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ def test_a_letter_holds_its_own_transaction_only() -> None:
     items = [{"transaction_id": str(n), "amount": "x" * 1_000} for n in range(500)]
     value = json.dumps(items).encode()
     refused = canonical.decode(value, OWN)
-    letters = letters_of("dead", "t/0", pending(7, 5, refused, value, b"k"), refused)
+    letters = letters_of("dead", "t/0", Refused(7, 5, value, b"k", len(refused), refused))
     assert [letter.key for letter in letters] == [b"t/0/7/%d" % n for n in range(500)]
     assert [json.loads(letter.value) for letter in letters] == items
     # Each can be sent again: it is refused for the same reason as before, not as something else.
@@ -51,7 +51,7 @@ def test_what_cannot_be_cut_is_one_letter_that_lists() -> None:
     value = messages.pacs008(*(messages.transfer(n % 90, currency="???") for n in range(400)))
     refused = iso20022.decode(value, OWN)
     assert len(refused) == 400
-    (letter,) = letters_of("dead", "t/0", pending(7, 5, refused, value, None), refused)
+    (letter,) = letters_of("dead", "t/0", Refused(7, 5, value, None, len(refused), refused))
     assert (letter.key, letter.value) == (b"t/0/7/0", value)
     detail = dict(letter.headers)[DETAIL]
     assert detail.startswith(b"400 transactions: unknown-currency 400; 0 unknown-currency IntrBkSttlmAmt")
@@ -61,14 +61,16 @@ def test_what_cannot_be_cut_is_one_letter_that_lists() -> None:
 def test_a_message_refused_whole_is_one_letter() -> None:
     value = b"[" + b",".join([b"{}"] * 4) + b"]"
     whole = [Rejected(Reason.OVERSIZED, "more than 3 transactions")]
-    (letter,) = letters_of("dead", "t/0", pending(1, 0, whole, value, None), whole)
+    (letter,) = letters_of("dead", "t/0", Refused(1, 0, value, None, len(whole), whole))
     assert letter.value == value
 
 
 def test_no_letter_grows_with_what_it_is_about() -> None:
     value = b"<" * 3_000_000
     refused = [Rejected(Reason.INVALID, "d" * 100_000, n) for n in range(100_000)]
-    (letter,) = letters_of("dead", "t" * 249 + "/0", pending(1, 0, refused, value, b"k" * 2_000_000), refused)
+    (letter,) = letters_of(
+        "dead", "t" * 249 + "/0", Refused(1, 0, value, b"k" * 2_000_000, len(refused), refused)
+    )
     assert dict(letter.headers)[TRUNCATED] == b"3000000"
     assert KEY not in dict(letter.headers)
     assert len(letter.value) == DEAD_LETTER_BYTES

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.model import DAY, HOUR, TimePrecision
+from streams.block import Block, BlockReader, Feed, Items, times_of
 from streams.board import NEVER, Position
+from streams.legs import LegBuilder
 from streams.payment import Party, Payment, Reason, Rejected
-from streams.sources import Feed, SourceQueue, Sources, behind, pending
+from streams.pseudonyms import PUBLIC_KEY, Pseudonyms
+from streams.sources import SourceQueue, Sources, behind
 
 L, A = 6 * HOUR, 24 * HOUR
 FEED = Feed("pay", lambda value: [])
+READER = BlockReader(LegBuilder(1, Pseudonyms(PUBLIC_KEY), {"EUR": 1_000_000}))
 NOW = 1_000 * DAY
+FETCH = 3
 
 
 def pay(time: int, precision: int = TimePrecision.EXACT) -> Payment:
     return Payment("b", "t", time, 1, "EUR", Party("x"), Party("y"), precision=precision)
+
+
+class Record(NamedTuple):
+    offset: int
+    timestamp: int
+    value: bytes | None
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+def block(*messages: Items, first: int = 0) -> Block:
+    """One fetch that holds these messages."""
+    at = {b"%d" % number: items for number, items in enumerate(messages)}
+    records = [Record(first + n, NOW // 1000, value) for n, value in enumerate(at)]
+    return READER.read("pay/0", Feed("pay", at.__getitem__), records)
 
 
 def sources(**times: list[int]) -> Sources:
@@ -24,8 +46,9 @@ def sources(**times: list[int]) -> Sources:
     made = Sources(L, A)
     for name, given_ in times.items():
         queue = made.queues[name] = SourceQueue(name, FEED, at_end=True)
-        for offset, time in enumerate(given_):
-            queue.add(pending(offset, NOW, [pay(time)], b"", None))
+        # In fetches of one to three messages: nothing may depend on where one ends.
+        for first in range(0, len(given_), FETCH):
+            queue.add(block(*([pay(time)] for time in given_[first : first + FETCH]), first=first))
     return made
 
 
@@ -37,7 +60,7 @@ def released(made: Sources, applied: int = 10**9, most: int = 10_000) -> list[in
             made.short.mark(due, {0: 0})
         taken = made.release({}, {0: applied}.get, most)
         if taken or head is None or made.short.wanted(made.front, head) is None:
-            return [message.latest for _, messages in taken for message in messages]
+            return [int(time) for some in taken for time in some.block.latest[some.first : some.until]]
 
 
 @given(st.lists(st.lists(st.integers(0, 3 * DAY), max_size=30), min_size=1, max_size=4), st.integers(1, 40))
@@ -81,20 +104,18 @@ def test_the_short_ledger_holds_until_the_monitor_has_applied() -> None:
 def test_a_message_that_spans_more_than_the_alignment_passes_in_its_turn() -> None:
     made = sources(a=[0, DAY], b=[])
     long = made.queues["b"]
-    long.add(pending(0, NOW, [pay(0), pay(12 * HOUR)], b"", None))
+    long.add(block([pay(0), pay(12 * HOUR)]))
     assert released(made) == [0, 12 * HOUR, DAY]
 
 
 def test_what_will_be_refused_moves_nothing() -> None:
-    future = pending(0, NOW, [pay(NOW + 400 * DAY)], b"", None)
-    broken = pending(0, NOW, [Rejected(Reason.UNDECODABLE, "x")], b"", None)
-    mixed = pending(0, NOW, [pay(NOW + 400 * DAY), pay(5), Rejected(Reason.INVALID, "x", 2)], b"", None)
-    assert (future.earliest, future.latest) == (broken.earliest, broken.latest) == (NEVER, NEVER)
-    assert (mixed.earliest, mixed.latest) == (5, 5)
-    day = pending(0, NOW, [pay(NOW + DAY, TimePrecision.DAY)], b"", None)
-    assert day.latest == NOW + DAY
+    future: Items = [pay(NOW + 400 * DAY)]
+    broken: Items = [Rejected(Reason.UNDECODABLE, "x")]
+    mixed: Items = [pay(NOW + 400 * DAY), pay(5), Rejected(Reason.INVALID, "x", 2)]
+    assert times_of(future, NOW) == times_of(broken, NOW) == (NEVER, NEVER)
+    assert times_of(mixed, NOW) == (5, 5)
+    assert times_of([pay(NOW + DAY, TimePrecision.DAY)], NOW).latest == NOW + DAY
     made = sources(a=[HOUR])
-    for at, message in enumerate((future, broken)):
-        made.queues["a"].add(message._replace(offset=at + 1))
+    made.queues["a"].add(block(future, broken, first=1))
     assert len(released(made)) == 3
     assert made.queues["a"].position == Position(HOUR, True)

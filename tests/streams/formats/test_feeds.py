@@ -25,7 +25,7 @@ CODES = ("OWNBDEFF", "37040044")
 def legs(value: bytes, **more: Any) -> np.ndarray:
     """What one message becomes on a topic of bank alpha."""
     topic = BankTopic(name="alpha.iso", bank="alpha", **{"format": "pacs008", "bank_codes": CODES, **more})
-    feed = feed_of(topic)
+    feed = feed_of(topic, PSEUDONYMS, load_rates().u_micro)
     builder = LegBuilder(1, PSEUDONYMS, load_rates().u_micro)
     assert builder.add(feed.decode(value), "alpha.iso/0", 1, NOON + HOUR, system_wide=feed.system_wide) == []
     rows = builder.take()

@@ -30,9 +30,9 @@ from detectors.model import (
     Status,
     TimePrecision,
 )
-from streams.formats.files import BadFile, MappedDecoder, read_columns, read_file, to_u
+from streams.formats.files import BadFile, MappedDecoder, read_columns, read_file
 from streams.formats.mapping import Mapping, check_mapping, load_mapping, mappings
-from streams.legs import LegBuilder, half_even
+from streams.legs import LegBuilder, half_even, to_u
 from streams.located import load
 from streams.payment import Party, Payment, Reason, Rejected
 from streams.pseudonyms import PUBLIC_KEY, Pseudonyms

@@ -27,17 +27,15 @@ from streams.legs import (
     COORDINATE_BITS,
     MAX_ACCOUNT,
     MAX_BANK_BYTES,
-    MAX_NAMES,
     LegBuilder,
     Unholdable,
     coordinate,
-    counts_partition,
     half_even,
-    partitions_of,
 )
 from streams.payment import FUTURE_TOLERANCE, Party, Payment, Reason, Rejected
 from streams.pseudonyms import PUBLIC_KEY, Pseudonyms
 from streams.rates import load_rates
+from streams.rows import MAX_NAMES, counts_partition, partitions_of
 
 PSEUDONYMS = Pseudonyms(PUBLIC_KEY)
 RATES = load_rates().u_micro
