@@ -134,6 +134,7 @@ class Installation:
         session: int = 0,
         raise_at: int = 0,
         stand_at: int = 0,
+        hang: Path | None = None,
     ) -> Program:
         """Start a worker. Its log is named by the number of workers that were started."""
         name = name or f"{member}-{len(self.programs)}"
@@ -141,6 +142,7 @@ class Installation:
         command = [sys.executable, "-m", "tests.e2e.worker", str(self.settings(member))]
         command += ["--session", str(session), "--raise-at", str(raise_at)]
         command += ["--stand-at", str(stand_at)]
+        command += ["--hang", str(hang)] if hang else []
         program.start(command, env={"SAFEHOLD_CRASH_AT": crash_at} if crash_at else {}, cwd=ROOT)
         self.programs.append(program)
         return program

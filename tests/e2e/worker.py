@@ -1,9 +1,11 @@
-"""A worker as a process: `python -m tests.e2e.worker SETTINGS [--session MS] [--raise-at N] [--stand-at µs]`."""
+"""A worker as a process: `python -m tests.e2e.worker SETTINGS [--session MS] [--raise-at N] [--stand-at µs] [--hang FOLDER]`."""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import dataclasses
+import functools
 import json
 import sys
 import time
@@ -11,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from detectors.model import Kind
-from streams import app
+from streams import app, feeds, monitor, watching
 from streams.settings import Settings, load
 
 
@@ -97,13 +99,68 @@ def stand_at(event_time: int) -> None:
     app.make_fold, app.assemble = fold, assembled
 
 
+HANG_ALLOWED = 3.0
+"""How long a loop may take here before it counts as hanging, in seconds."""
+
+
+def hang(folder: Path) -> None:
+    """Each loop hangs where it asks somebody else for something, for as long as a file of its name is in `folder`."""
+    watching.ALLOWED_SECONDS = HANG_ALLOWED
+    feeds.WATCH_SECONDS = 0.5
+    original_fold, assemble = app.make_fold, app.assemble
+
+    def awaiting(loop: str, call: Any) -> Any:
+        @functools.wraps(call)
+        async def waiting(*arguments: Any, **options: Any) -> Any:
+            while (folder / loop).exists():
+                await asyncio.sleep(0.02)
+            return await call(*arguments, **options)
+
+        return waiting
+
+    def fold(*arguments: Any) -> Any:
+        made = original_fold(*arguments)
+
+        def step(state: Any, frames: Any) -> Any:
+            while (folder / "judging").exists():
+                time.sleep(0.02)
+            return made.step(state, frames)
+
+        return dataclasses.replace(made, step=step)
+
+    def assembled(*arguments: Any, **options: Any) -> Any:
+        parts = assemble(*arguments, **options)
+        parts.reconciler._every = 0.5
+        for loop, owner, name in (
+            ("intake", parts.intake, "_look_at_ends"),
+            ("append", parts.intake, "_append_next"),
+            ("flush", parts.store, "write_accounts"),
+            ("feeds", parts.feeds, "_delivered"),
+            ("expiry", parts.feeds, "_fetch"),
+            ("exchange", parts.progress, "exchange"),
+            ("member", parts.store, "renew_member"),
+            ("balance", parts.reconciler, "look"),
+        ):
+            setattr(owner, name, awaiting(loop, getattr(owner, name)))
+        return parts
+
+    class Consumer(monitor.AIOKafkaConsumer):
+        getmany = awaiting("ledger", monitor.AIOKafkaConsumer.getmany)
+
+    monitor.AIOKafkaConsumer = Consumer
+    app.make_fold, app.assemble = fold, assembled
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("settings", type=Path)
     parser.add_argument("--session", type=int, default=0)
     parser.add_argument("--raise-at", type=int, default=0)
     parser.add_argument("--stand-at", type=int, default=0)
+    parser.add_argument("--hang", type=Path)
     chosen = parser.parse_args()
+    if chosen.hang:
+        hang(chosen.hang)
     if chosen.session:
         short_sessions(chosen.session)
     if chosen.raise_at:
