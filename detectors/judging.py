@@ -41,7 +41,9 @@ def judge(state: PartitionState, touched: np.ndarray) -> Judged:
     window.dirty_positions(acc, state.rows, touched, starts)
     window.cut_hubs(acc, state.rows, touched, starts, *state.hub_limits(), state.fold)
     total = int(window.dirty_positions(acc, state.rows, touched, starts))
-    window.derive(acc, state.rows, state.parties, state.facts, state.household, touched, starts, state.fold)
+    window.derive(
+        acc, state.rows, state.parties, state.facts, state.household, touched, starts, state.relations()
+    )
     slots, positions, times = (np.zeros(total, np.int64) for _ in range(3))
     n = int(window.items_of(acc, state.rows, touched, starts, slots, positions, times))
     slots, positions, times = slots[:n], positions[:n], times[:n]

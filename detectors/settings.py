@@ -51,16 +51,13 @@ class FoldSettings(msgspec.Struct, frozen=True, kw_only=True):
             problems.append("hub limits must be at least 16")
         return problems
 
-    def params(self, first_time_gap: int, regular_payments: int, regular_spread: int) -> FoldParams:
-        """For the compiled functions. Gap and spread are whole days."""
+    def params(self) -> FoldParams:
+        """For the compiled functions."""
         return FoldParams(
             lateness=self.lateness,
             closing=self.closing,
             undo=self.undo,
             hold=self.hold,
             keep=self.keep,
-            first_gap_days=first_time_gap,
-            regular_payments=regular_payments,
-            regular_spread_days=regular_spread,
             since=NEVER if self.observed_since is None else self.observed_since,
         )

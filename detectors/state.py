@@ -30,7 +30,7 @@ from detectors.scoring import Plan
 from detectors.settings import FoldSettings
 from detectors.timeline import Dated, FlagRegistry
 from detectors.typologies import TOO_DENSE
-from detectors.window import ACCOUNT, ALWAYS, FACT, NEVER, PARTY, ROW
+from detectors.window import ACCOUNT, ALWAYS, FACT, NEVER, PARTY, ROW, Relations
 
 COUNTERS = (
     "received", "accepted", "rejected", "no_effect", "no_leg",
@@ -142,10 +142,7 @@ class PartitionState:
         if problems:
             raise ValueError("; ".join(problems))
         self.settings = settings
-        shared = first.config.measures
-        self.fold = settings.params(
-            shared["first_time_gap"], shared["regular_payments"], shared["regular_spread"]
-        )
+        self.fold = settings.params()
         self.head = Head(
             partition=partition,
             partitions=partitions,
@@ -183,6 +180,15 @@ class PartitionState:
         self.ahead: list[tuple[int, int, list[tuple[str, int, int, int]]]] = []
         self.control_changed = False
         self.steps = 0
+
+    def relations(self) -> Relations:
+        """When a counterparty is new, and when regular, under each configuration."""
+        forces = [self.configs[k] for k in range(len(self.configs))]
+        columns = [
+            np.array([force.config.measures[name] for force in forces], np.int64)
+            for name in ("first_time_gap", "regular_payments", "regular_spread")
+        ]
+        return Relations(self.configs.starts(), *columns)
 
     # -- names ---------------------------------------------------------------------------------------------------------
 

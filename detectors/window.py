@@ -164,10 +164,16 @@ class FoldParams(NamedTuple):
     undo: int  # a return this long after its leg no longer changes what was judged before it
     hold: int  # W
     keep: int  # K
-    first_gap_days: int
-    regular_payments: int
-    regular_spread_days: int
     since: int  # default of observed_since, NEVER = unknown
+
+
+class Relations(NamedTuple):
+    """When a counterparty is new, and when regular: one entry a configuration, in order of effect. int64 (k,)."""
+
+    start: np.ndarray  # in force from here on, µs; the first before all times
+    gap_days: np.ndarray
+    payments: np.ndarray
+    spread_days: np.ndarray
 
 
 @njit(cache=True, nogil=True)
@@ -786,11 +792,11 @@ def insert(
 
 
 @njit(cache=True, nogil=True)
-def derive(acc, rows, parties, facts, household, slots, starts, p):
+def derive(acc, rows, parties, facts, household, slots, starts, relations):
     """Set the derived bits (ignored, first-time, regular) of the rows [start, len) of each account.
 
     Each bit is a function of the canonical prefix that ends at the row: the base (rows at or before the boundary) and the open
-    rows before it. Closed rows keep theirs.
+    rows before it. Closed rows keep theirs. `relations` is a `Relations`: each row has the numbers in force at its own time.
     """
     for s in range(slots.shape[0]):
         a = slots[s]
@@ -837,9 +843,12 @@ def derive(acc, rows, parties, facts, household, slots, starts, p):
             if count == 0 or day - last > FORGET_DAYS:
                 word |= FIRST_BIT
             else:
-                if day - last >= p.first_gap_days:
+                c = relations.start.shape[0] - 1
+                while relations.start[c] > t:
+                    c -= 1
+                if day - last >= relations.gap_days[c]:
                     word |= FIRST_BIT
-                if count >= p.regular_payments and last - first >= p.regular_spread_days:
+                if count >= relations.payments[c] and last - first >= relations.spread_days[c]:
                     word |= REGULAR_BIT
             rows[off + j].a = word
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from itertools import permutations
 
+import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from detectors.config import Config, demo_config
 from detectors.model import (
@@ -14,6 +18,7 @@ from detectors.model import (
     Flag,
     FlagState,
 )
+from tests.core import twin_rows
 from tests.core.driver import (
     SETTINGS,
     measured,
@@ -183,3 +188,49 @@ def test_a_configuration_holds_from_its_date_whenever_it_comes() -> None:
         ends.append(worker.published.bodies())
         assert [(b["event_time"], b["config_version"]) for b in worker.bodies()] == [(early[2].time, "sharp")]
     assert ends[0] == ends[1] == ends[2]
+
+
+@settings(deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_new_and_regular_follow_the_configuration_in_force_at_each_leg(rng: random.Random) -> None:
+    """A published change of `measures` holds from its date on, in any order of arrival, as the twin works it out."""
+    numbers = [
+        {
+            "first_time_gap": rng.choice([30, 40, 90]),
+            "regular_payments": rng.choice([2, 3, 4]),
+            "regular_spread": rng.choice([14, 20]),
+        }
+        for _ in range(3)
+    ]
+    configs = [
+        msgspec.structs.replace(demo_config(), version=f"c{n}", measures=demo_config().measures | changed)
+        for n, changed in enumerate(numbers)
+    ]
+    #   d 0   c0       20..60: c1      ..100: c2       payments of two people all the way
+    dates = [-(10**6), *sorted(rng.randrange(20, 100) for _ in range(2))]
+    legs = [
+        credit(day * DAY + n, 50, rng.choice([A, B]))
+        for n, day in enumerate(sorted(rng.choices(range(130), k=14)))
+    ]
+    records = [config_record(date * DAY, c) for date, c in zip(dates[1:], configs[1:], strict=True)]
+    found = []
+    for late in (0, 5 * DAY):  # a configuration that comes late still finds its legs open
+        items: list[tuple[int, Leg | ConfigRecord]] = [(leg.time, leg) for leg in legs]
+        items += [(record.effective_at + late, record) for record in records]
+        items.sort(key=lambda item: item[0])
+        worker = Worker(config=configs[0])
+        with measured() as seen:
+            for _, item in items:
+                worker.legs(item) if isinstance(item, Leg) else worker.say(item)
+        found.append([measure_of(one, seen) for one in legs])
+    for n, one in enumerate(legs):
+        day = (one.time - START) // DAY
+        force = numbers[max(k for k in range(3) if dates[k] <= day)]
+        twin = twin_rows.Settings(
+            first_time_gap_days=force["first_time_gap"],
+            regular_payments=force["regular_payments"],
+            regular_spread_days=force["regular_spread"],
+        )
+        earlier = [leg for leg in legs[: n + 1] if leg.party == one.party]
+        tenure = day - (earlier[0].time - START) // DAY if twin_rows.regular(earlier, one, twin) else 0
+        assert [measures[n]["tenure_days"] for measures in found] == [tenure, tenure]
