@@ -195,6 +195,13 @@ class Body(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
+MISSING = {
+    "records-lost": "Records of the ledger were lost around this time and the gap was accepted: payments may be missing.",
+    "records-quarantined": "A ledger frame with records of this account was set aside by two people: payments may be missing.",
+}
+"""What the fold knows to be missing, and what a recommendation says of it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """What the fold knows of the judged leg besides its view."""
@@ -212,6 +219,7 @@ class Context:
     sends: bool
     max_action: int
     late: bool = False
+    missing: tuple[str, ...] = ()
     currencies: NDArray[np.int64] | None = None  # packed codes of the view's rows; None = all in `currency`
 
 
@@ -440,6 +448,8 @@ def _limits(
         add("nothing-left", "", "None of the money named here was left in the account at this payment.")
     if context.late:
         add("late", "", "The payment came later than the feed's lateness allows.")
+    for code in context.missing:
+        add(code, "", MISSING[code])
     for detector in failed:
         add("detector-error", detector, "This detector failed here; its indicator is not known.")
     for column in columns:
@@ -577,6 +587,7 @@ def assemble(
     config_version: str,
     config_digest: str,
     late: bool = False,
+    missing: tuple[str, ...] = (),  # codes of `MISSING` that hold for this leg
     arrays: Plan | None = None,  # of the configuration, where the caller has them
 ) -> Body:
     """The body for a leg that was judged: scores it once more, alone, and explains what it came to."""
@@ -594,6 +605,7 @@ def assemble(
         sends=views[0].measure("flagged_out") > views[0].measure("flagged_in"),
         max_action=ACTION_NAMES.index(config.for_entity(bank).max_action),
         late=late,
+        missing=missing,
         currencies=currency,
     )
     arrays = plan(config) if arrays is None else arrays

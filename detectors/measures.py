@@ -474,6 +474,13 @@ def measure(acc, rows, parties, facts, flag_party, flag_from, flag_until, slots,
             since = fold.since
         if since == NEVER:
             since = acc[a].first
+        whole = (
+            NEVER  # from when on everything is known again, where records that may concern this leg were lost
+        )
+        for k in range(fold.gaps.shape[0]):
+            if fold.gaps[k, 0] <= t:
+                whole = max(whole, fold.gaps[k, 1])
+        since = max(since, whole)
         history = max(t - since, 0)
         if opened != NEVER and opened >= since:
             history = ALWAYS
@@ -716,6 +723,8 @@ def measure(acc, rows, parties, facts, flag_party, flag_from, flag_until, slots,
                         break
                 if awake == NEVER and opened != NEVER:
                     awake = max(since, opened)
+                elif awake != NEVER:  # what the customer did among the lost records is not known
+                    awake = max(awake, whole)
                 if awake == NEVER:
                     o[QUIET_DAYS] = FACT_MISSING
                 else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from detectors.model import DAY, HOUR
-from detectors.window import NEVER, FoldParams
+from detectors.window import NEVER, FoldParams, gaps_of
 
 
 class FoldSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,4 +60,5 @@ class FoldSettings(msgspec.Struct, frozen=True, kw_only=True):
             hold=self.hold,
             keep=self.keep,
             since=NEVER if self.observed_since is None else self.observed_since,
+            gaps=gaps_of(()),
         )

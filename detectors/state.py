@@ -51,6 +51,19 @@ KINDS = tuple(AccountKind)
 STATUSES = ("open", "closed", "blocked", "deceased")
 
 
+class Gap(msgspec.Struct, array_like=True):
+    """Ledger records that are lost, and that an operator accepted to go on without.
+
+    What was lost is dated at or after `since`, as a leg comes no more than L behind the greatest event time before it, and
+    before `history_from`, for the same reason: from the first leg after the gap plus L on everything is known.
+    """
+
+    first: int  # ledger offset
+    last: int
+    since: int
+    history_from: int = ALWAYS  # until a leg comes
+
+
 class Head(msgspec.Struct, kw_only=True):
     """What one partition has applied, and the counters that must balance."""
 
@@ -66,6 +79,7 @@ class Head(msgspec.Struct, kw_only=True):
     config_digest: str = ""
     front: int = NEVER  # greatest event time applied: what short-ledger intake waits for
     accounts: int = 0  # how many there were: a hint for the room that loading needs
+    gaps: list[Gap] = []  # in order of offset
 
 
 class Standing(msgspec.Struct, frozen=True, array_like=True):
@@ -558,6 +572,43 @@ class PartitionState:
                     f"{name} of the stored state is {getattr(head, name)}, of this program {getattr(mine, name)}"
                 )
         self.head = head
+        self._use_gaps()
+
+    # -- lost records --------------------------------------------------------------------------------------------------
+
+    def accept_gap(self, start: int) -> None:
+        """Go on at ledger offset `start`, above the next one: what lies between is lost, and every account is marked.
+
+        Measures then have no history before the gap, for legs that lost records may concern. See `Gap`.
+        """
+        head = self.head
+        if start <= head.applied + 1:
+            raise ValueError(f"nothing is lost between {head.applied} and {start}")
+        since = head.front - self.settings.lateness if head.front != NEVER else NEVER
+        head.gaps.append(Gap(head.applied + 1, start - 1, since))
+        head.applied = start - 1
+        if self.ahead:
+            self.catch_up()
+        self._use_gaps()
+
+    def note_first(self, time: int) -> None:
+        """The event time of a new leg: where a gap still waits for one, history begins L after it."""
+        waiting = [gap for gap in self.head.gaps if gap.history_from == ALWAYS]
+        for gap in waiting:
+            gap.history_from = max(time + self.settings.lateness, self.head.front)
+        if waiting:
+            self._use_gaps()
+
+    def _use_gaps(self) -> None:
+        gaps = window.gaps_of([(gap.since, gap.history_from) for gap in self.head.gaps])
+        self.fold = self.fold._replace(gaps=gaps)
+
+    def records_lost(self, time: int) -> bool:
+        """Whether records are lost that a leg of this time, or what is visible at it, may hang on."""
+        hold = self.settings.hold
+        return any(gap.since <= time < gap.history_from + hold for gap in self.head.gaps)
+
+    # -- control records -----------------------------------------------------------------------------------------------
 
     def pack_control(self) -> bytes:
         """The control records as bytes."""

@@ -237,6 +237,8 @@ class _Step:
         offset = np.full(n, self.offset, np.int64)
         rank = np.argsort(np.argsort(np.array(state.banks)))
         skip = self._redelivered(source, rows["coordinate"])
+        if state.head.gaps and not skip.all():
+            state.note_first(int(rows["time"][int(skip.argmin())]))
         outcome = np.zeros(n, np.uint8)
         loser = np.zeros(n, ROW)
         wa, wb = pack_words(rows)

@@ -9,6 +9,7 @@ Every function here is a deterministic function of its arrays. Closing is lazy: 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -165,6 +166,12 @@ class FoldParams(NamedTuple):
     hold: int  # W
     keep: int  # K
     since: int  # default of observed_since, NEVER = unknown
+    gaps: np.ndarray  # (n, 2) i8: from when on records were lost, and from when on everything is known again
+
+
+def gaps_of(gaps: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The stretches of lost records as the compiled functions read them."""
+    return np.array(gaps, np.int64).reshape(-1, 2)
 
 
 class Relations(NamedTuple):

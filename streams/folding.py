@@ -40,6 +40,8 @@ class StateLike(Protocol):
 
     def mark_flushed(self) -> None: ...
 
+    def accept_gap(self, start: int) -> None: ...
+
 
 class ResultLike(Protocol):
     """What a step gives."""

@@ -54,11 +54,12 @@ class Keeper:
     async def restore(self, partition: int, epoch: int) -> bool:
         """Fill an empty partition from its newest good snapshot; False when there is none.
 
-        A log that starts behind the snapshot raises `SnapshotGap`, before anything is touched.
+        A log that starts behind the snapshot raises `SnapshotGap`, before anything is touched, unless gaps are accepted; the
+        partition then finds the gap itself and marks the accounts.
         """
         start = await self._log_start(partition)
         try:
-            await self._snapshots.restore(
+            done = await self._snapshots.restore(
                 partition, self._store, log_start=start, accept_gap=self._accept_gap, epoch=epoch
             )
         except SnapshotGap:
@@ -66,5 +67,9 @@ class Keeper:
         except SnapshotError as problem:
             log.info("no snapshot to restore", extra={"partition": partition, "problem": str(problem)})
             return False
+        if done.skipped:
+            log.warning(
+                "newer snapshots not used", extra={"partition": partition, "problem": "; ".join(done.skipped)}
+            )
         self._next.pop(partition, None)
         return True

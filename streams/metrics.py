@@ -103,6 +103,11 @@ class Metrics:
             "partitions_stopped", "Ledger partitions that stopped on an error and wait for an operator."
         )
 
+        self.accepted_gaps = self._counter(
+            "accepted_gaps_total",
+            "Times that a partition went on where its ledger begins later than its state ends: records are lost.",
+        )
+
         # -- state
         self.flush_time = self._histogram(
             "flush_seconds", "Time of one write of the state, head included.", FLUSH_BUCKETS

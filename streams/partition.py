@@ -374,13 +374,26 @@ class Partition:
         self._floor = await self._broker.committed(self.number) or 0
         start = await self._broker.start_of_log(self.number)
         if start > self._next:
-            if not self._settings.accept_gap:
-                raise Stopped(
-                    f"the log starts at offset {start}, the state needs {self._next}: records are lost. Restore a newer "
-                    "snapshot, or accept the gap"
-                )
-            self._next = start
+            self._accept_gap(state, start)
         self._progress.set_applied(self.number, self._next - 1)
+
+    def _accept_gap(self, state: StateLike, start: int) -> None:
+        """The log begins beyond what the state needs: go on there if an operator said so, and mark every account."""
+        if not self._settings.accept_gap:
+            raise Stopped(
+                f"the log starts at offset {start}, the state needs {self._next}: records are lost. Restore a newer "
+                "snapshot, or accept the gap (safehold worker --accept-gap)"
+            )
+        log.warning(
+            "ledger gap accepted",
+            extra={"partition": self.number, "first_lost": self._next, "last_lost": start - 1},
+        )
+        self._metrics.accepted_gaps.inc()
+        state.accept_gap(start)
+        self._next = start
+        # The head with the gap is written even if nothing follows: from then on nobody has to accept it again.
+        self._dirty, self._dirty_since = True, time.monotonic()
+        self.unwritten_since = self._dirty_since
 
     async def _seek(self) -> None:
         self.session += 1

@@ -126,6 +126,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     flush_accounts: int
     snapshot_dir: str
     snapshot_interval: int
+    accept_gap: bool
     health_host: str
     health_port: int
     log_level: str
@@ -417,6 +418,13 @@ FIELDS: tuple[Field, ...] = (
         low=MINUTE,
         high=DAY,
         why="daily at least: a rebuild replays what came since",
+    ),
+    Field(
+        "accept_gap",
+        BOOLEAN,
+        False,
+        "Go on where the ledger begins later than a partition's state ends. Records are lost; every account of the partition is "
+        "marked. For one start, by decision: `safehold worker --accept-gap`.",
     ),
     # Being watched
     Field("health_host", TEXT, "127.0.0.1", "Address of /metrics, /livez and /readyz. They have no login."),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import typer
+
 from streams.cli.connect import SETTINGS_OPTION
 from streams.cli.exits import CliError, Exit
 
@@ -16,11 +18,23 @@ ENDED = {
 }
 
 
-def worker(settings: Path | None = SETTINGS_OPTION) -> None:
+def worker(
+    settings: Path | None = SETTINGS_OPTION,
+    accept_gap: bool = typer.Option(
+        False,
+        "--accept-gap",
+        help="Go on where the ledger begins later than a partition's state ends: the records in between are lost. Marks every "
+        "account of that partition. For this start only.",
+    ),
+) -> None:
     """Read the banks' topics, judge, and write recommendations, until told to stop (SIGTERM)."""
+    import msgspec
+
     from streams.cli.connect import settings_of
 
     chosen = settings_of(settings)
+    if accept_gap:
+        chosen = msgspec.structs.replace(chosen, accept_gap=True)
     from streams.app import run
 
     code = run(chosen)

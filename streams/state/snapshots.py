@@ -47,7 +47,7 @@ class SnapshotGap(SnapshotError):
         self.missing = (applied + 1, log_start - 1)
         super().__init__(
             f"partition {partition}: the newest good snapshot ends at offset {applied}, the ledger begins at {log_start}; "
-            f"{log_start - applied - 1} records are gone (accept_gap restores without them and marks the accounts)"
+            f"{log_start - applied - 1} records are gone (safehold worker --accept-gap goes on without them and marks the accounts)"
         )
 
 
@@ -241,7 +241,8 @@ class Snapshots:
         """Put the newest good snapshot into the store, whatever was there. The head comes last: until then there is none.
 
         `log_start` is the first offset that the ledger still holds. If it is beyond the snapshot's next one, `SnapshotGap`,
-        before anything is touched, unless the gap is accepted; then the caller marks the accounts with `history_from`.
+        before anything is touched, unless the gap is accepted; then whoever goes on from there marks the accounts
+        (`PartitionState.accept_gap`).
         Without an `epoch` that the caller has claimed, this claims one.
         """
         manifest, path, skipped = await asyncio.to_thread(self.newest, partition)

@@ -23,7 +23,7 @@ from detectors.config import Config, DetectorConfig, demo_config
 from detectors.model import DAY, Frame
 from detectors.settings import FoldSettings
 from detectors.spec import MEASURES
-from detectors.state import PartitionState
+from detectors.state import Gap, PartitionState
 from detectors.step import Listed, Output, Recommendation, Withdrawal, load_control, new_state, step
 from tests.core import twin_rows
 from tests.core.frames import ledger
@@ -267,10 +267,12 @@ def run(
     config: Config | None = None,
     rng: random.Random | None = None,
     meanwhile: random.Random | None = None,
+    gaps: Sequence[tuple[int, int]] = (),
 ) -> Run:
     """Take an arrival order through the fold. With `rng`, each step takes some frames by chance.
 
-    With `meanwhile`, a flush is written piece by piece while further frames are judged.
+    With `meanwhile`, a flush is written piece by piece while further frames are judged. `gaps` are (since, history_from) of
+    records that were lost before the first one.
     """
     config = config or sharp_config()
     out = Run(Published(), [])
@@ -279,6 +281,9 @@ def run(
         store = Store()
         while True:
             state = start(store, partition, partitions, settings, config)
+            if store.head is None and gaps:
+                state.head.gaps = [Gap(0, 0, since, history_from) for since, history_from in gaps]
+                state.load_head(state.pack_head())
             try:
                 _work(
                     state,

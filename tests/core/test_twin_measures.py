@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from detectors.settings import FoldSettings
 from tests.core import twin
 from tests.core.driver import SETTINGS, by_name, measured, run, sharp_config, twin_params, twin_settings
 from tests.core.strategies import (
+    START,
     WITHOUT_SHRINKING,
     Entry,
     Mix,
@@ -27,11 +29,17 @@ from tests.core.strategies import (
 from tests.core.twin_rows import canonical, hub_start
 
 READINGS = ("high", "low")
+Gaps = tuple[tuple[int, int], ...]
 Differences = list[tuple[int, int, str, str, int, int]]
 
 
 def differences(
-    entries: Sequence[Entry], fold: FoldSettings, config: Config, rows_per_frame: int, frames_per_step: int
+    entries: Sequence[Entry],
+    fold: FoldSettings,
+    config: Config,
+    rows_per_frame: int,
+    frames_per_step: int,
+    gaps: Gaps = (),
 ) -> Differences:
     """(subject, leg, reading, measure, twin, kernel) wherever the two differ."""
     with measured() as seen:
@@ -41,9 +49,10 @@ def differences(
             frames_per_step=frames_per_step,
             settings=fold,
             config=config,
+            gaps=gaps,
         )
     whole = World(0, sorted({entry.subject for entry in entries if entry.leg is not None}), list(entries))
-    params, lengths = twin_params(config), twin_settings(fold, config)
+    params, lengths = twin_params(config), dataclasses.replace(twin_settings(fold, config), gaps=gaps)
     out: Differences = []
     for subject in whole.subjects:
         rows = canonical(whole.records(subject), lengths).rows
@@ -78,7 +87,7 @@ def controls_first(entries: Sequence[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: entry.leg is not None)
 
 
-def check(mix: Mix, seed: int, *, fold: FoldSettings = SETTINGS) -> None:
+def check(mix: Mix, seed: int, *, fold: FoldSettings = SETTINGS, gaps: Gaps = ()) -> None:
     """Compare on the world of a seed, in an order of arrival; shrink and draw what differs."""
     rng = random.Random(seed)
     config = sharp_config()
@@ -86,11 +95,11 @@ def check(mix: Mix, seed: int, *, fold: FoldSettings = SETTINGS) -> None:
     rows_per_frame, frames_per_step = rng.choice([(1, 1), (2, 3), (7, 2), (10**6, 1)])
 
     def fails(entries: Sequence[Entry]) -> bool:
-        return bool(differences(entries, fold, config, rows_per_frame, frames_per_step))
+        return bool(differences(entries, fold, config, rows_per_frame, frames_per_step, gaps))
 
     if fails(order):
         few = smallest(order, fails)
-        found = differences(few, fold, config, rows_per_frame, frames_per_step)
+        found = differences(few, fold, config, rows_per_frame, frames_per_step, gaps)
         lines = [f"{s:x} leg {leg:x} {r} {name}: twin {x}, kernel {y}" for s, leg, r, name, x, y in found]
         pytest.fail(
             f"seed {seed}, {rows_per_frame} rows a frame, {frames_per_step} frames a step\n"
@@ -137,6 +146,16 @@ def test_kernel_equals_twin_on_coarse_times(seed: int) -> None:
 def test_kernel_equals_twin_on_young_accounts(seed: int) -> None:
     """Nothing says since when the feeds are complete: history starts at the first leg."""
     check(Mix(accounts=1, scenes=15), seed, fold=FoldSettings(keep=16))
+
+
+@settings(phases=WITHOUT_SHRINKING, max_examples=15)
+@given(seed=seeds)
+def test_kernel_equals_twin_where_records_were_lost(seed: int) -> None:
+    """One or two accepted gaps: no history before them, but for what was judged before they could matter."""
+    rng = random.Random(~seed)
+    moments = sorted(START + rng.randint(-30, 200) * DAY + rng.randrange(DAY) for _ in range(4))
+    gaps = tuple(zip(moments[::2], moments[1::2], strict=True))[: rng.choice([1, 1, 2])]
+    check(Mix(accounts=1, scenes=15), seed, fold=rng.choice([SETTINGS, FoldSettings(keep=16)]), gaps=gaps)
 
 
 @settings(phases=WITHOUT_SHRINKING, max_examples=8)

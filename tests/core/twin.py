@@ -187,7 +187,15 @@ class Account:
         return found
 
     def since(self) -> int:
-        """Since when the account is watched: as told, else its first leg, void or not."""
+        """Since when the account is watched without a gap: as told, else its first leg, void or not."""
+        return max([self.watched(), *self.whole_from()])
+
+    def whole_from(self) -> list[int]:
+        """Where the history begins after each loss of records that may concern the judged leg."""
+        return [history_from for lost, history_from in self.settings.gaps if lost <= self.now]
+
+    def watched(self) -> int:
+        """Since when the account is watched, whatever was lost since."""
         if self.fact is not None and self.fact.observed_since is not None:
             return self.fact.observed_since
         if self.settings.observed_since is not None:
@@ -296,7 +304,7 @@ def quiet_days(a: Account, woke: Leg) -> int:
         and row.party_class != PartyClass.BANK
     ]
     if active:
-        last = active[-1]
+        last = max([active[-1], *a.whole_from()])
     elif a.fact is not None and a.fact.opened is not None:
         last = max(a.since(), a.fact.opened)
     else:

@@ -96,6 +96,8 @@ class Settings:
     bucket: int = 7 * DAY
     open: int = 30 * DAY
     observed_since: int | None = None
+    gaps: tuple[tuple[int, int], ...] = ()
+    """(since, history_from) of accepted gaps: what is judged from the first on has no history before the second."""
     hub_bucket_legs: int = 10**9
     hub_counterparties: int = 10**9
     first_time_gap_days: int = 180

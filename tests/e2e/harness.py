@@ -268,7 +268,7 @@ class Installation:
             self.redis_url,
             StoreMeta(partitions=PARTITIONS, key_id=self.key.id, generation="g1"),
             persistence="none",
-            namespace=self.prefix,
+            namespace=self.options.get("redis_namespace", self.prefix),
         )
         await store.open()
         try:

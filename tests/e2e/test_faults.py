@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from detectors.state import ALWAYS
 from streams.app import NOT_OURS
+from streams.balance import add_up, difference
 from tests.e2e.harness import Installation, bank_payments, expected
 from tests.rigs.kafka import KafkaBroker
 from tests.rigs.redis import RedisServer
@@ -178,3 +180,19 @@ async def test_a_ledger_that_is_shorter_than_the_state_needs_stops_its_partition
     )
     heir = installation.worker("w2")
     await installation.until(lambda: "log starts at offset 3" in heir.tail(500), 40, "a refusal")
+    heir.stop()
+    installation.options["accept_gap"] = True
+    bold = installation.worker("w2")
+    await installation.until(lambda: "ledger gap accepted" in bold.tail(500), 40, "an accepted gap")
+    rest = halves(4)[1]
+    await installation.send(rest)
+    await installation.received(len(rest))
+    bold.stop()
+    assert [(gap.first, gap.last) for gap in (await installation.heads())[0].gaps] == [(0, 2)]
+    # It is written down: from here on nobody has to accept it again, and the days of what was lost stay broken.
+    del installation.options["accept_gap"]
+    installation.worker("w2")
+    await installation.settled(len(rest))
+    heads = await installation.heads()
+    assert heads[0].gaps[0].history_from < ALWAYS
+    assert any(difference(sums) for sums in add_up(heads.values()).values())

@@ -79,6 +79,7 @@ class Process:
         self.progress = Progress()
         self.store = MemoryStore(META, world.data)
         self.refuse: Exception | None = None
+        self.metrics = Metrics()
         self.part = Partition(
             0,
             fold=TINY,
@@ -87,7 +88,7 @@ class Process:
             send=self.send,
             publisher=TinyPublisher(),
             progress=self.progress,
-            metrics=Metrics(),
+            metrics=self.metrics,
             settings=PartitionSettings(
                 **{
                     "flush_seconds": 0.0,
@@ -315,12 +316,46 @@ async def test_a_log_that_starts_later_than_the_state_stops_the_partition() -> N
     await process.run(lambda: process.part.phase is Phase.STOPPED)
     assert "log starts at offset 2" in process.part.problem
     assert not world.said
-    accepted = Process(world, accept_gap=True)
-    accepted.position = 2
-    await accepted.run(
-        lambda: accepted.part.phase is Phase.STOPPED or accepted.progress.applied(0) is not None
-    )
-    assert accepted.part._next == 2
+
+
+async def gaps(world: World) -> list[list[int]]:
+    head = await MemoryStore(META, world.data).load_head(0)
+    state = TinyState(0)
+    assert head is not None
+    state.load_head(head)
+    return [list(gap) for gap in state.head.gaps]
+
+
+@pytest.mark.parametrize("step", ["never", *STEPS])
+async def test_an_accepted_gap_is_in_the_head_and_is_accepted_once(step: str) -> None:
+    world = World(LOG[:3])
+    await Process(world).finish()
+    world.log, world.start = LOG, 5
+    with crash_at(step), contextlib.suppress(Crash):
+        await Process(world, accept_gap=True).catch_up()
+    written = len(await gaps(world))
+    again = Process(world, accept_gap=True)
+    await again.finish()
+    assert await gaps(world) == [[3, 4]]
+    assert again.metrics.accepted_gaps._value.get() == 1 - written
+    await Process(world).finish()  # without the flag: it is written down
+
+
+async def test_a_gap_is_written_down_though_nothing_follows() -> None:
+    world = World(LOG[:3])
+    await Process(world).finish()
+    world.log, world.start = LOG[:5], 5
+    await Process(world, accept_gap=True).finish()
+    assert await gaps(world) == [[3, 4]]
+    assert world.committed == 5
+
+
+async def test_a_gap_before_everything_is_accepted_too() -> None:
+    world = World(LOG)
+    world.start = 2
+    await Process(world, accept_gap=True).finish()
+    assert await gaps(world) == [[0, 1]]
+    assert world.latest().bodies()
 
 
 async def test_a_jump_is_read_again_and_a_real_gap_stops_the_partition() -> None:

@@ -37,6 +37,7 @@ class Head:
     applied: int = -1
     coordinates: dict[str, int] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
+    gaps: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass
@@ -98,6 +99,11 @@ class TinyState:
 
     def load_head(self, blob: bytes) -> None:
         self.head = msgspec.msgpack.decode(blob, type=Head)
+
+    def accept_gap(self, start: int) -> None:
+        self.head.gaps.append((self.head.applied + 1, start - 1))
+        self.head.applied = start - 1
+        self._catch_up()
 
     def mark_flushed(self) -> None:
         for account in self.accounts.values():
