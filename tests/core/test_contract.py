@@ -84,6 +84,7 @@ def test_any_order_of_arrival_and_any_batches(seed: int) -> None:
     )
 
 
+@pytest.mark.slow
 @settings(phases=WITHOUT_SHRINKING, max_examples=10)
 @given(seed=seeds)
 def test_long_streams(seed: int) -> None:
@@ -166,6 +167,7 @@ def test_crash_and_restart_anywhere(seed: int) -> None:
     )
 
 
+@pytest.mark.slow
 @settings(phases=WITHOUT_SHRINKING, max_examples=3)
 @given(seed=seeds)
 def test_a_crash_at_each_point(seed: int) -> None:

@@ -123,6 +123,7 @@ def test_equal_times_are_ordered_by_id() -> None:
             assert measure_of(last, seen)["pass_episodes"] == episodes
 
 
+@pytest.mark.slow
 @settings(phases=WITHOUT_SHRINKING, max_examples=15)
 @given(seed=seeds)
 def test_closing_at_every_step_changes_nothing(seed: int) -> None:

@@ -67,7 +67,8 @@ def test_a_message_refused_whole_is_one_letter() -> None:
 
 def test_no_letter_grows_with_what_it_is_about() -> None:
     value = b"<" * 3_000_000
-    refused = [Rejected(Reason.INVALID, "d" * 100_000, n) for n in range(100_000)]
+    detail = "d" * 100_000  # one string: a hundred thousand of them would be 10 GB
+    refused = [Rejected(Reason.INVALID, detail, n) for n in range(100_000)]
     (letter,) = letters_of(
         "dead", "t" * 249 + "/0", Refused(1, 0, value, b"k" * 2_000_000, len(refused), refused)
     )
