@@ -6,11 +6,13 @@ import importlib.metadata
 import os
 import platform
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import tzdata  # type: ignore[import-untyped]
 
-from detectors.settings import FoldSettings
+if TYPE_CHECKING:
+    from detectors.settings import FoldSettings  # brings numba, for which `--version` would wait
 
 REVISION = "SAFEHOLD_REVISION"
 """Set in the image, where there is no checkout to ask."""

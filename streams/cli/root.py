@@ -35,16 +35,17 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from streams.versions import build
 
-        typer.echo(f"safehold {version('safehold')}")
+        runs = build()
+        typer.echo(f"safehold {runs['version']}, revision {runs['revision']}")
         raise typer.Exit
 
 
 @app.callback()
 def options(
     version: bool = typer.Option(
-        False, "--version", help="Print the version.", callback=_version, is_eager=True
+        False, "--version", help="Print version and revision.", callback=_version, is_eager=True
     ),
 ) -> None:
     """Run one command."""

@@ -16,7 +16,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from streams import settings
+from streams import settings, versions
 from tests.rigs import parts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,6 +139,15 @@ def test_the_image_runs_a_worker_as_nobody_special() -> None:
     assert 'ENTRYPOINT ["safehold", "worker"]' in DOCKERFILE
     assert "HEALTHCHECK" in DOCKERFILE
     assert "demo" not in re.sub(r"#.*", "", DOCKERFILE)
+
+
+def test_the_image_is_told_its_commit_and_passes_it_on() -> None:
+    last = DOCKERFILE.rpartition("\nFROM ")[2]
+    assert f"ARG {versions.REVISION}=unknown\nENV {versions.REVISION}=${versions.REVISION}\n" in last
+    assert f"org.opencontainers.image.revision=${versions.REVISION}\n" in last
+    for name, service in OURS.items():
+        assert service["build"]["args"] == {versions.REVISION: f"${{{versions.REVISION}:-unknown}}"}, name
+        assert versions.REVISION not in service["environment"], "it would hide what the image says"
 
 
 def locked(name: str) -> dict[str, Version]:
