@@ -55,18 +55,18 @@ class Layout:
 
 
 def key_of(subject: int) -> bytes:
-    return b"sh1:{p12}:a:" + struct.pack("<Q", subject)
+    return b"sh2:{p12}:a:" + struct.pack("<Q", subject)
 
 
 def keys_layout() -> Layout:
     def write(client: redis.Redis, chunk: list[Account]) -> object:
-        keys = [b"sh1:{p12}:f", *(key_of(subject) for subject, _ in chunk)]
+        keys = [b"sh2:{p12}:f", *(key_of(subject) for subject, _ in chunk)]
         return client.evalsha(
             client.script_load(WRITE_KEYS), len(keys), *keys, b"1", *(blob for _, blob in chunk)
         )
 
     def load(client: redis.Redis) -> Iterator[Account]:
-        for keys in batched(client.scan_iter("sh1:{p12}:a:*", 1000), 500):
+        for keys in batched(client.scan_iter("sh2:{p12}:a:*", 1000), 500):
             for key, blob in zip(keys, client.mget(keys), strict=True):
                 yield int.from_bytes(key[-8:], "little"), blob
 
@@ -87,7 +87,7 @@ def hash_layout(buckets: int, *, order: bool = True, options: tuple[str, ...] = 
         groups: dict[int, list[bytes]] = {}
         for account in chunk:
             groups.setdefault(place(account), []).extend((struct.pack("<Q", account[0]), account[1]))
-        keys = [b"sh1:{p12}:f", *(b"sh1:{p12}:a:%d" % bucket for bucket in groups)]
+        keys = [b"sh2:{p12}:f", *(b"sh2:{p12}:a:%d" % bucket for bucket in groups)]
         values = [part for group in groups.values() for part in (len(group), *group)]
         return client.evalsha(client.script_load(WRITE_HASHES), len(keys), *keys, b"1", *values)
 
@@ -95,7 +95,7 @@ def hash_layout(buckets: int, *, order: bool = True, options: tuple[str, ...] = 
         for numbers in batched(range(buckets), 16):
             pipe = client.pipeline(transaction=False)
             for bucket in numbers:
-                pipe.hgetall(b"sh1:{p12}:a:%d" % bucket)
+                pipe.hgetall(b"sh2:{p12}:a:%d" % bucket)
             for part in pipe.execute():
                 for field, blob in part.items():
                     yield int.from_bytes(field, "little"), blob
@@ -113,7 +113,7 @@ def measure(layout: Layout, accounts: list[Account]) -> None:
     server = RedisServer(extra=layout.options).start()
     try:
         client = redis.Redis.from_url(server.url(), protocol=2)
-        client.hset("sh1:{p12}:f", "epoch", "1")
+        client.hset("sh2:{p12}:f", "epoch", "1")
         before = client.info("memory")["used_memory"]
         payload = sum(len(blob) for _, blob in accounts)
         ordered = sorted(accounts, key=layout.sort) if layout.sort else accounts

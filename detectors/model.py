@@ -15,7 +15,7 @@ ENGINE_VERSION = "0.1.0"
 """Version of the core. It is part of the digest of every body: another engine is another answer."""
 
 LAYOUT_VERSION = 1
-"""Version of the ledger records and of the packed account state. A difference refuses to start."""
+"""Version of the ledger records. That of the packed state is `packing.STATE_LAYOUT`. A difference refuses to start."""
 
 MICROSECOND = 1
 SECOND = 1_000_000

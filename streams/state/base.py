@@ -17,7 +17,7 @@ from typing import Protocol
 
 import msgspec
 
-from detectors.model import LAYOUT_VERSION
+from detectors.packing import STATE_LAYOUT
 
 MAX_CHUNK = 500
 """Accounts in one write: more would hold up a single-threaded store for longer than 5 ms."""
@@ -93,7 +93,7 @@ class StoreMeta(msgspec.Struct, frozen=True, kw_only=True):
     """Version of the pseudonym key: other keys give other subjects."""
     generation: str
     """Ledger generation: offsets of another generation mean nothing here."""
-    layout: int = LAYOUT_VERSION
+    layout: int = STATE_LAYOUT
     """Version of the packed state."""
 
     def differences(self, stored: StoreMeta) -> list[str]:
@@ -101,7 +101,7 @@ class StoreMeta(msgspec.Struct, frozen=True, kw_only=True):
         return [
             f"{words}: the store has {getattr(stored, name)!r}, this worker {getattr(self, name)!r}"
             for name, words in (
-                ("layout", "layout version"),
+                ("layout", "state layout"),
                 ("partitions", "ledger partitions"),
                 ("key_id", "pseudonym key"),
                 ("generation", "ledger generation"),

@@ -1,15 +1,15 @@
 """The state store in Redis or Valkey.
 
-| key (`sh` = namespace, `1` = layout version, `12` = partition) | what |
+| key (`sh` = namespace, `2` = state layout, `12` = partition) | what |
 |---|---|
-| `sh:meta` | the `StoreMeta`, outside the layout version so that another layout is seen |
-| `sh1:{p12}:f` | hash `epoch`, `seq`: the fence, and the number of the last write under it |
-| `sh1:{p12}:h` | hash `applied`, `head` |
-| `sh1:{p12}:c` | control blob |
-| `sh1:{p12}:a:0` … `:a:1023` | hashes: 8-byte subject (little endian) → account blob |
-| `sh1:{p12}:r`, `sh1:{p12}:t` | recommendation index: hash by id, sorted set by event time |
-| `sh1:{flags}` | hash account/flag id → latest state |
-| `sh1:{m:<member>}` | member lock |
+| `sh:meta` | the `StoreMeta`, outside the layout so that another one is seen |
+| `sh2:{p12}:f` | hash `epoch`, `seq`: the fence, and the number of the last write under it |
+| `sh2:{p12}:h` | hash `applied`, `head` |
+| `sh2:{p12}:c` | control blob |
+| `sh2:{p12}:a:0` … `:a:1023` | hashes: 8-byte subject (little endian) → account blob |
+| `sh2:{p12}:r`, `sh2:{p12}:t` | recommendation index: hash by id, sorted set by event time |
+| `sh2:{flags}` | hash account/flag id → latest state |
+| `sh2:{m:<member>}` | member lock |
 | `sh:board:<generation>` | not the store's: `streams/board.py` |
 
 Everything of a partition carries one hash tag, so that each script stays inside one slot of a cluster. Measurements behind
@@ -33,7 +33,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 
-from detectors.model import LAYOUT_VERSION
+from detectors.packing import STATE_LAYOUT
 from streams.state import redis_scripts as scripts
 from streams.state.base import (
     BUCKETS,
@@ -98,7 +98,7 @@ class RedisStore:
         self._meta = meta
         self._persistence = persistence
         self._cluster = cluster
-        self._keys = f"{namespace}{LAYOUT_VERSION}"
+        self._keys = f"{namespace}{STATE_LAYOUT}"
         self._meta_key = f"{namespace}:meta"
         self._fences: dict[int, _Fence] = {}
         self._options: dict[str, Any] = {

@@ -315,7 +315,7 @@ async def test_the_first_check_writes_and_later_ones_compare(backend: Backend) -
         (StoreMeta(partitions=13, key_id="k1", generation="g1"), ["ledger partitions"]),
         (StoreMeta(partitions=12, key_id="k2", generation="g1"), ["pseudonym key"]),
         (StoreMeta(partitions=12, key_id="k1", generation="g2"), ["ledger generation"]),
-        (StoreMeta(partitions=12, key_id="k1", generation="g1", layout=99), ["layout version"]),
+        (StoreMeta(partitions=12, key_id="k1", generation="g1", layout=99), ["state layout"]),
         (StoreMeta(partitions=1, key_id="x", generation="g0"), ["partitions", "key", "generation"]),
     ],
 )

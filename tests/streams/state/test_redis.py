@@ -170,7 +170,7 @@ async def test_a_write_whose_answer_was_lost_is_applied_once(
             await store.write_head(0, epoch, 1, 2, b"two")
         client = redis.Redis.from_url(redis_url)
         await asyncio.to_thread(
-            wait_until, lambda: client.hget("sh1:{p0}:h", "head") == b"two", within=5, what="the late write"
+            wait_until, lambda: client.hget("sh2:{p0}:h", "head") == b"two", within=5, what="the late write"
         )
         proxy.heal()
         with pytest.raises(FenceLost, match="not known"):
@@ -368,7 +368,7 @@ async def test_all_keys_of_a_partition_share_its_tag(redis_url: str) -> None:
     epoch = await store.claim(5)
     await flush_accounts(store, 5, epoch, some_accounts(20_000))
     keys = {key.decode() for key in redis.Redis.from_url(redis_url).scan_iter()}
-    assert {key for key in keys if "{p5}" not in key} == {"sh:meta", "sh1:{flags}"}
+    assert {key for key in keys if "{p5}" not in key} == {"sh:meta", "sh2:{flags}"}
     assert {key.split(":")[2] for key in keys if "{p5}" in key} == {"f", "h", "c", "a", "r", "t"}
     assert sum(":a:" in key for key in keys) == BUCKETS
     await store.close()
@@ -402,10 +402,10 @@ async def test_the_example_acl_is_enough_for_the_worker_and_no_more(
         with pytest.raises(redis.exceptions.NoPermissionError):
             worker.execute_command(*command)
     reader = redis.Redis(port=server.port, username="safehold-reader", password="change-me-reader")
-    assert reader.zrevrange("sh1:{p5}:t", 0, -1) == [b"r"]
+    assert reader.zrevrange("sh2:{p5}:t", 0, -1) == [b"r"]
     for command in (
-        ("HGET", "sh1:{p5}:h", "head"),
-        ("HSET", "sh1:{flags}", "f", "x"),
+        ("HGET", "sh2:{p5}:h", "head"),
+        ("HSET", "sh2:{flags}", "f", "x"),
         ("EVAL", "return 1", 0),
     ):
         with pytest.raises(redis.exceptions.NoPermissionError):
@@ -465,7 +465,7 @@ async def test_tls_with_a_certificate_that_the_given_authority_signed(
 async def test_errors_do_not_hold_what_was_written(redis_url: str) -> None:
     store = await opened(redis_url)
     epoch = await store.claim(0)
-    redis.Redis.from_url(redis_url).set("sh1:{p0}:a:0", "not a hash")
+    redis.Redis.from_url(redis_url).set("sh2:{p0}:a:0", "not a hash")
     with pytest.raises(StoreError) as failed:
         await flush_accounts(
             store, 0, epoch, [(subject, b"secret-blob") for subject, _ in some_accounts(3_000)]
