@@ -131,7 +131,7 @@ class _Batch:
         upper = _measures(matrix[:, HIGH], judged)
         high, failed = screen_all(upper, self.force.plan)
         low = high
-        if not np.array_equal(matrix[:, HIGH], matrix[:, LOW]):
+        if not one_reading(matrix):
             low, _ = screen_all(_measures(matrix[:, LOW], judged), self.force.plan)
         errors: dict[str, int] = {}
         for detector, _ in failed:
@@ -154,22 +154,34 @@ class _Batch:
 def measure(
     state: PartitionState, params: measures.MeasureParams, slots: np.ndarray, positions: np.ndarray
 ) -> np.ndarray:
-    """Measures (n, READINGS, M) of items."""
-    out = np.empty((len(slots), READINGS, len(MEASURES)), np.int64)
+    """Measures (n, READINGS, M) of items; those of one measure lie side by side, because a screen reads whole measures."""
+    n = len(slots)
+    width = (
+        -(-n // 8) | 1
+    ) * 8  # an odd number of cache lines, so that the measures of an item do not displace each other
+    out = np.empty((READINGS, len(MEASURES), width), np.int64)
+    apart = np.zeros(n, np.bool_)
     party, start, until = state.flags.arrays()
     measures.measure(
-        state.acc, state.rows, state.parties, state.facts, party, start, until, slots, positions, out, state.fold, params
+        state.acc, state.rows, state.parties, state.facts, party, start, until, slots, positions, out, apart, state.fold,
+        params,
     )  # fmt: skip
-    measures.tenure(state.acc, state.rows, state.parties, slots, positions, out, state.fold)
-    return out
+    found = out[:, :, :n].transpose(2, 0, 1)
+    if not apart.any():
+        return np.broadcast_to(found[:, HIGH : HIGH + 1], found.shape)
+    found[~apart, LOW] = found[~apart, HIGH]
+    return found
+
+
+def one_reading(matrix: np.ndarray) -> bool:
+    """Whether these measures (n, READINGS, M) are the same in both readings, because they are held once."""
+    return matrix.strides[1] == 0
 
 
 def _measures(matrix: np.ndarray, judged: np.ndarray) -> Measures:
     c = window.unpack(judged)
     return Measures(
-        np.asfortranarray(
-            matrix
-        ),  # screens read whole measures, so a measure's values should lie side by side
+        matrix,
         side=c["side"],
         amount_u=c["amount_u"],
         channel=c["channel"],

@@ -1,8 +1,9 @@
 """The kernel: every measure of docs/state.md for every judged leg, in the high and the low reading.
 
-One compiled function walks the items (account, row) of a step. For each account it decodes the rows once, links each row to
-the earlier row of the same counterparty and side, and then computes the measures of each judged row from the rows visible at
-it. The naive twin is `tests/core/twin.py`.
+One compiled function walks the items (account, row) of a step. For each account it decodes the rows that are visible at its first
+judged row or later, once, and links each row to the earlier row of the same counterparty and side. The measures of a judged row
+are then sums over stretches of these columns, in loops that do not branch: what a row is, is as good as random to a processor, and
+a wrong guess costs as much as ten sums. The naive twin is `tests/core/twin.py`.
 """
 
 from __future__ import annotations
@@ -115,14 +116,14 @@ NEW_BUSINESS = 8192  # BUSINESS, REMITTER or VASP
 CUSTOMER = 16384  # customer-initiated debit
 UNKNOWN = 32768
 VOID = 65536
-DAY_PRECISION = 131072
-
-# Counts of rows in one word, 16 bits each: a hub is cut long before an account holds 2^15 rows.
-COUNT_UNKNOWN = 1
-COUNT_LEFT_OUT = 1 << 16
-COUNT_DAY = 1 << 32
-COUNT_COARSE = 1 << 48
-COUNT_MASK = 0xFFFF
+LEFT_OUT = 131072
+STEP_SHIFT = 18  # 2 bits: how finely its time is known
+COARSE = 3 << STEP_SHIFT
+RARE = UNKNOWN | LEFT_OUT | COARSE
+LINKED = PERSONAL | COUNTED | BAND_CASH  # what some measure counts by counterparty
+KIND = (
+    PERSONAL | PERSONAL << 1 | COUNTED | COUNTED << 1
+)  # what the rows of one counterparty and side mostly share
 
 _PERSONAL, _VASP, _CASH, _REMITTER, _BUSINESS = 1, 9, 10, 8, 13
 _ATM, _COUNTER, _DEPOSIT, _FEE = 4, 6, 5, 9
@@ -176,14 +177,17 @@ STEPS = np.array([1, MINUTE, HOUR, DAY], np.int64)
 
 @njit(cache=True, nogil=True)
 def decode(row):
-    """What a row is: facets of its side, channel and class, and what its derived bits say."""
+    """What a row is: facets of its side, channel and class, what its derived bits say, and how finely its time is known."""
     word = row.a
     credit = np.int64(row.leg & ONE)
     if word & (VOID_BIT | IGNORED_BIT):
-        return VOID if word & VOID_BIT else credit * CREDIT
+        if word & VOID_BIT:
+            return VOID
+        return credit * CREDIT | LEFT_OUT | np.int64(word >> PRECISION_SHIFT & np.uint64(3)) << STEP_SHIFT
     f = FACETS[
         credit << 8 | np.int64(word >> CHANNEL_SHIFT & np.uint64(0xF)) << 4 | np.int64(word & CLASS_MASK)
     ]
+    f |= np.int64(word >> PRECISION_SHIFT & np.uint64(3)) << STEP_SHIFT
     if word & FIRST_BIT:
         f |= FIRST
     if word & REGULAR_BIT:
@@ -192,9 +196,9 @@ def decode(row):
 
 
 @njit(cache=True, nogil=True)
-def stood(rows, off, j, flags):
+def stood(rows, off, base, j, flags):
     """Whether the leg that the mark at j takes back was decoded as if it still stood."""
-    k = 0
+    k = base
     while k < j and not (
         rows[off + k].leg == rows[off + j].leg and rows[off + k].a & GONE_BIT and not flags[k] & VOID
     ):
@@ -203,17 +207,23 @@ def stood(rows, off, j, flags):
 
 
 @njit(cache=True, nogil=True)
-def elapsed(t0, s0, t1, s1):
+def elapsed(time, flags, i, j):
     """Time from one row to another, both truncated to the coarser of their precisions."""
-    s = max(s0, s1)
+    s = STEPS[max(flags[i] >> STEP_SHIFT & 3, flags[j] >> STEP_SHIFT & 3)]
     if s == 1:
-        return t1 - t0
-    return (t1 // s - t0 // s) * s
+        return time[j] - time[i]
+    return (time[j] // s - time[i] // s) * s
 
 
 @njit(cache=True, nogil=True)
 def first_after(time, lo, hi, t):
     """First position in [lo, hi) whose time is greater than t, else hi."""
+    if hi - lo <= 128:  # counting does not branch
+        some = time[lo:hi]
+        n = 0
+        for k in range(some.shape[0]):
+            n += np.int64(some[k] <= t)
+        return lo + n
     while lo < hi:
         mid = (lo + hi) >> 1
         if time[mid] <= t:
@@ -224,16 +234,25 @@ def first_after(time, lo, hi, t):
 
 
 @njit(cache=True, nogil=True)
-def earlier(prev, flags, j, personal):
-    """The row before j of the same counterparty and side that is a person in this reading, -1 = none."""
-    q = prev[j]
-    while q >= 0 and not flags[q] & personal:
-        q = prev[q]
-    return q
+def oldest_seen(rows, off, end, t, fold):
+    """Position of the oldest row that is visible at a row of time t at end - 1: nothing before it enters a measure of it."""
+    since = t - fold.hold
+    lo = 0
+    first = rows[off].time
+    if first <= since:  # legs come about evenly: look where this one should be, not half way again and again
+        lo = (end - 1) * ((since - first) >> 20) // (((t - first) >> 20) + 1)
+        while rows[off + lo].time > since:
+            lo -= 1
+        while lo < end and rows[off + lo].time <= since:
+            lo += 1
+    aged = end
+    while aged - fold.keep > lo and rows[off + aged - 1].time > t - fold.closing:
+        aged -= 1
+    return max(lo, aged - fold.keep)
 
 
 @njit(cache=True, nogil=True)
-def follow(time, step, flags, amount, out_bit, c, lo, end, horizon, cash_horizon, share, cash_share, result):
+def follow(time, flags, amount, out_bit, c, lo, end, horizon, cash_horizon, share, cash_share, result):
     """Follow the lot of credit c through the debits up to `end` (exclusive), first in first out.
 
     result[0] = u-cents gone by `out` debits, [1] = the debit at which `share` was reached (-1), [2] = the debit at which
@@ -252,7 +271,7 @@ def follow(time, step, flags, amount, out_bit, c, lo, end, horizon, cash_horizon
     for j in range(head, end):
         if not (flags[j] & LIVE) or flags[j] & CREDIT:
             continue
-        if j > c and elapsed(t, step[c], time[j], step[j]) > horizon:
+        if j > c and elapsed(time, flags, c, j) > horizon:
             if time[j] - t > horizon + DAY:
                 break
             continue
@@ -261,7 +280,7 @@ def follow(time, step, flags, amount, out_bit, c, lo, end, horizon, cash_horizon
             left == 0
             or not (flags[head] & LIVE)
             or not (flags[head] & CREDIT)
-            or elapsed(time[head], step[head], time[j], step[j]) > horizon
+            or elapsed(time, flags, head, j) > horizon
         ):
             head += 1
             left = amount[head]
@@ -279,7 +298,7 @@ def follow(time, step, flags, amount, out_bit, c, lo, end, horizon, cash_horizon
                     gone += take
                     if done < 0 and gone * PPM >= size * share:
                         done = j
-                if flags[j] & CASH_OUT and elapsed(t, step[c], time[j], step[j]) <= cash_horizon:
+                if flags[j] & CASH_OUT and elapsed(time, flags, c, j) <= cash_horizon:
                     cash += take
                     if cash_done < 0 and cash * PPM >= size * cash_share:
                         cash_done = j
@@ -318,30 +337,122 @@ def flag_counts(flag_from, flag_until, flag_party, first, party, time):
 
 
 @njit(cache=True, nogil=True)
-def measure(acc, rows, parties, facts, flag_party, flag_from, flag_until, slots, positions, out, fold, m):
-    """Measures of each item. out: (n, READINGS, M) int64, filled.
+def first_flag(flag_party, party):
+    """Position of a counterparty's first flag in the sorted registry, -1 = none."""
+    lo = 0
+    hi = flag_party.shape[0]
+    while lo < hi:
+        mid = (lo + hi) >> 1
+        if flag_party[mid] < party:
+            lo = mid + 1
+        else:
+            hi = mid
+    return lo if lo < flag_party.shape[0] and flag_party[lo] == party else -1
 
-    Items of one account must be adjacent and in canonical order. `fold` is a FoldParams, `m` a MeasureParams.
+
+@njit(cache=True, nogil=True)
+def spread_bits(party):
+    """32 well-mixed bits of a counterparty."""
+    return (party ^ party >> np.uint64(29)) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)
+
+
+@njit(cache=True, nogil=True)
+def newest_of(rows, off, flags, table, mask, party, side):
+    """(place in the table, newest row of this counterparty and side or -1)."""
+    h = (spread_bits(party) + np.uint64(side * 7)) & mask
+    while True:
+        k = np.int64(table[np.int64(h)])
+        if k < 0 or (rows[off + k].party == party and flags[k] & CREDIT == side):
+            return np.int64(h), k
+        h = (h + ONE) & mask
+
+
+# The loops below do not branch on what a row is: rows of all kinds come in any order, and a wrong guess costs more than the sum.
+
+
+@njit(cache=True, nogil=True)
+def distinct(flags, link, lo, end, kind):
+    """(counterparties of the rows of this kind in [lo, end), those whose first row in it is first-time).
+
+    `link` = the earlier row of the same counterparty, side and kind.
+    """
+    f = flags[lo:end]
+    q = link[lo:end]
+    n = 0
+    first = 0
+    for k in range(f.shape[0]):
+        hit = np.int64(f[k] & kind == kind) & np.int64(q[k] < lo)
+        n += hit
+        first += hit & np.int64(f[k] & FIRST != 0)
+    return n, first
+
+
+@njit(cache=True, nogil=True)
+def summed(flags, amount, lo, end, kind):
+    """Sum of the rows of this kind in [lo, end)."""
+    f = flags[lo:end]
+    x = amount[lo:end]
+    total = 0
+    for k in range(f.shape[0]):
+        total += x[k] if f[k] & kind == kind else 0
+    return total
+
+
+@njit(cache=True, nogil=True)
+def thinned(flags, link, base, end, kind, into):
+    """Links that skip the rows that are of no such kind."""
+    for j in range(base, end):
+        q = link[j]
+        while q >= 0 and not flags[q] & kind:
+            q = link[q]
+        into[j] = q
+    return into
+
+
+@njit(cache=True, nogil=True)
+def counted_rows(flags, lo, end, bit):
+    """How many rows in [lo, end) have a bit."""
+    f = flags[lo:end]
+    n = 0
+    for k in range(f.shape[0]):
+        n += np.int64(f[k] & bit != 0)
+    return n
+
+
+@njit(cache=True, nogil=True)
+def in_band(f, x, personal, m):
+    """Whether a row is a deposit just below the limit."""
+    return (
+        f & CREDIT != 0
+        and x < m.limit
+        and x * PPM >= m.band_low * m.limit
+        and f & (BAND_CASH | personal) != 0
+    )
+
+
+@njit(cache=True, nogil=True)
+def measure(
+    acc, rows, parties, facts, flag_party, flag_from, flag_until, slots, positions, out, apart, fold, m
+):
+    """Measures of each item. out: (READINGS, M, >= n) int64, filled for the n items.
+
+    `apart` (n,) takes whether an item's readings differ; where they do not, only the high one is filled. Items of one account must
+    be adjacent and in canonical order. `fold` is a FoldParams, `m` a MeasureParams.
     """
     n_items = slots.shape[0]
     size = 64
     time = np.empty(size, np.int64)
-    step = np.empty(size, np.int64)
     flags = np.empty(size, np.int64)
     amount = np.empty(size, np.int64)
-    prev = np.empty(
-        size, np.int64
-    )  # earlier row of the same counterparty and side, a person in the high reading
-    group = np.empty(size, np.int64)  # number of the counterparty among those of the account
+    link = np.empty(size, np.int64)  # earlier row of the same counterparty and side, -1 = none
+    later = np.empty(size, np.int64)  # the next one
     flagged = np.empty(size, np.int64)  # first flag of the counterparty, -1 = none
-    counts = np.empty(size, np.int64)  # rows up to and with this one that are ..., 16 bits each (see COUNT_*)
     taken_sum = np.empty(
         size, np.int64
     )  # u-cents that debits took away up to and with this row, high reading
-    last = np.empty((2, size), np.int64)  # newest such row of each counterparty, by side
-    stamp = np.empty(size, np.int64)
+    thin_personal = np.empty(size, np.int64)
+    thin_counted = np.empty(size, np.int64)
     table = np.empty(size * 4, np.int32)
-    lot_gone = np.empty(size, np.int64)
     sort = np.empty(size, np.int64)
     dwell = np.empty(size, np.int64)
     found = np.empty(3, np.int64)
@@ -359,110 +470,94 @@ def measure(acc, rows, parties, facts, flag_party, flag_from, flag_until, slots,
                 same[k] = x
                 break
     starts = np.empty(windows.shape[0], np.int64)
+    sieve = np.zeros(1024 if flag_party.shape[0] > 0 else 0, np.uint64)  # most counterparties have no flag
+    for k in range(flag_party.shape[0]):
+        h = spread_bits(flag_party[k])
+        sieve[np.int64(h >> np.uint64(6) & np.uint64(1023))] |= ONE << (h & np.uint64(63))
+    least = min(m.min_inflow, m.cash_min_credit)
     current = -1
+    base = 0
     decoded = 0
-    groups = 0
+    rare = 0
+    mixed = False
+    flags_met = False
+    mask = ONE
+    off = 0
     for it in range(n_items):
         a = slots[it]
-        off = acc[a].off
         i = positions[it]
+        end = i + 1
         if a != current:
             current = a
-            decoded = 0
-            groups = 0
+            off = acc[a].off
             n = acc[a].len
             if n > size:
                 while size < n:
                     size *= 2
                 time = np.empty(size, np.int64)
-                step = np.empty(size, np.int64)
                 flags = np.empty(size, np.int64)
                 amount = np.empty(size, np.int64)
-                prev = np.empty(size, np.int64)
-                group = np.empty(size, np.int64)
+                link = np.empty(size, np.int64)
+                later = np.empty(size, np.int64)
                 flagged = np.empty(size, np.int64)
-                counts = np.empty(size, np.int64)
                 taken_sum = np.empty(size, np.int64)
-                last = np.empty((2, size), np.int64)  # newest such row of each counterparty, by side
-                stamp = np.empty(size, np.int64)
-                lot_gone = np.empty(size, np.int64)
+                thin_personal = np.empty(size, np.int64)
+                thin_counted = np.empty(size, np.int64)
+                table = np.empty(size * 4, np.int32)
                 sort = np.empty(size, np.int64)
                 dwell = np.empty(size, np.int64)
-                table = np.empty(size * 4, np.int32)
-            width = 4
-            while width < 2 * n:
+            base = oldest_seen(rows, off, end, rows[off + i].time, fold)
+            width = 16
+            while width < 2 * (n - base):
                 width *= 2
             table[:width] = -1
             mask = np.uint64(width - 1)
-        end = i + 1
+            decoded = base
+            rare = 0
+            mixed = flags_met = False
         while decoded < end:  # decode up to the judged row, link it to the rows before it
             j = decoded
             row = rows[off + j]
             f = decode(row)
-            if row.a & GONE_BIT and is_gone(rows, off, j, end):
-                f = VOID | f & CUSTOMER  # that the customer did something stays true
-            elif f & VOID and is_mark(row) and stood(rows, off, j, flags):
-                decoded = groups = 0  # what stood until this return stands no more
-                table[:width] = -1
-                continue
-            s = 1 if f & VOID else STEPS[np.int64(row.a >> PRECISION_SHIFT & np.uint64(3))]
+            if row.a & (GONE_BIT | VOID_BIT):
+                if row.a & GONE_BIT and is_gone(rows, off, j, end):
+                    f = VOID | f & CUSTOMER  # that the customer did something stays true
+                elif f & VOID and is_mark(row) and stood(rows, off, base, j, flags):
+                    decoded = base  # what stood until this return stands no more
+                    rare = 0
+                    mixed = flags_met = False
+                    table[: np.int64(mask) + 1] = -1
+                    continue
+            x = np.int64(row.a >> AMOUNT_SHIFT)
             time[j] = row.time
-            step[j] = s
             flags[j] = f
-            amount[j] = np.int64(row.a >> AMOUNT_SHIFT)
-            prev[j] = -1
-            group[j] = -1
-            flagged[j] = -1
-            seen = counts[j - 1] if j > 0 else 0
-            if f & UNKNOWN:
-                seen += COUNT_UNKNOWN
-            if not f & (LIVE | VOID):
-                seen += COUNT_LEFT_OUT
-            if s >= DAY:
-                seen += COUNT_DAY
-            if s > m.cash_horizon:
-                seen += COUNT_COARSE
-            counts[j] = seen
-            taken_sum[j] = (taken_sum[j - 1] if j > 0 else 0) + (amount[j] if f & TAKEN else 0)
-            if not f & VOID:
-                h = (row.party ^ row.party >> np.uint64(29)) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(
-                    20
-                ) & mask
-                while True:
-                    k = table[np.int64(h)]
-                    if k < 0:
-                        table[np.int64(h)] = j
-                        group[j] = groups
-                        last[0, groups] = -1
-                        last[1, groups] = -1
-                        stamp[groups] = 0
-                        groups += 1
-                        break
-                    if rows[off + k].party == row.party:
-                        group[j] = group[k]
-                        break
-                    h = (h + ONE) & mask
-                if f & PERSONAL:
-                    x = f & CREDIT
-                    prev[j] = last[x, group[j]]
-                    last[x, group[j]] = j
-                if f & LIVE and flag_party.shape[0] > 0:
-                    lo = 0
-                    hi = flag_party.shape[0]
-                    while lo < hi:
-                        mid = (lo + hi) >> 1
-                        if flag_party[mid] < row.party:
-                            lo = mid + 1
-                        else:
-                            hi = mid
-                    if lo < flag_party.shape[0] and flag_party[lo] == row.party:
-                        flagged[j] = lo
+            amount[j] = x
+            rare |= f
+            taken_sum[j] = (taken_sum[j - 1] if j > base else 0) + (x if f & TAKEN else 0)
+            q = -1
+            if f & LINKED:
+                h, q = newest_of(rows, off, flags, table, mask, row.party, f & CREDIT)
+                table[h] = j
+                if q >= 0:
+                    later[q] = j
+                    mixed |= (flags[q] ^ f) & KIND != 0
+            link[j] = q
+            later[j] = -1
+            if flag_party.shape[0] > 0:
+                flagged[j] = -1
+                h = spread_bits(row.party)
+                if (
+                    f & LIVE
+                    and sieve[np.int64(h >> np.uint64(6) & np.uint64(1023))] >> (h & np.uint64(63)) & ONE
+                ):
+                    flagged[j] = first_flag(flag_party, row.party)
+                    flags_met |= flagged[j] >= 0
             decoded += 1
         t = time[i]
         # visible rows
-        vis = first_after(time, 0, end, t - fold.hold)
-        aged = first_after(time, vis, end, t - fold.closing)
-        vis = max(vis, aged - fold.keep)
+        vis = first_after(time, base, end, t - fold.hold)
+        if end - vis > fold.keep:
+            vis = max(vis, first_after(time, vis, end, t - fold.closing) - fold.keep)
         # facts and history
         f_at = fact_at(acc, facts, a, t)
         opened = NEVER
@@ -485,10 +580,6 @@ def measure(acc, rows, parties, facts, flag_party, flag_from, flag_until, slots,
         if opened != NEVER and opened >= since:
             history = ALWAYS
         known = history >= m.first_time_history
-        seen = counts[i] - (counts[vis - 1] if vis > 0 else 0)
-        unknown_rows = seen & COUNT_MASK
-        day_rows = (seen // COUNT_DAY & COUNT_MASK) > 0
-        cash_rows = seen // COUNT_COARSE > 0
         for k in range(windows.shape[0]):  # equal windows start at the same row
             starts[k] = starts[same[k]] if same[k] < k else first_after(time, vis, end, t - windows[k])
         lo_fan_in, lo_fan_out, lo_day, lo_gather, lo_life = (
@@ -499,6 +590,19 @@ def measure(acc, rows, parties, facts, flag_party, flag_from, flag_until, slots,
             starts[4],
         )
         lo_wake, lo_band, lo_collect, lo_flag, lo_own = starts[5], starts[6], starts[7], starts[8], starts[9]
+        unknown_rows = 0
+        unknown_legs = 0
+        own_legs = 0
+        day_rows = False
+        cash_rows = False
+        if rare & RARE:
+            unknown_rows = counted_rows(flags, vis, end, UNKNOWN)
+            unknown_legs = counted_rows(flags, lo_own, end, UNKNOWN)
+            own_legs = counted_rows(flags, lo_own, end, LEFT_OUT)
+            for j in range(vis, end):
+                s = STEPS[flags[j] >> STEP_SHIFT & 3]
+                day_rows |= s >= DAY
+                cash_rows |= s > m.cash_horizon
         pass_from = t - m.pass_window
         kept_from = t - m.kept_window
         life_from = t - m.life_window
@@ -509,283 +613,257 @@ def measure(acc, rows, parties, facts, flag_party, flag_from, flag_until, slots,
         lo_lots = first_after(time, vis, end, lots_from)
         # a lot's reach in raw time: truncated to a coarse step, a longer time may still count as the horizon
         longest = m.horizon + (DAY if day_rows else HOUR)
-        for reading in range(READINGS):
-            o = out[it, reading]
-            if reading == LOW and unknown_rows == 0:
-                for c in range(o.shape[0]):
-                    o[c] = out[it, HIGH, c]
-                break
+        apart[it] = unknown_rows > 0
+        for reading in range(READINGS if unknown_rows > 0 else 1):
             personal = PERSONAL << reading
             out_bit = OUT << reading
             counted = COUNTED << reading
-            taken = TAKEN << reading
-            for c in range(o.shape[0]):
-                o[c] = 0
+            payer_kind = LIVE | CREDIT | personal
+            payers_link = link
+            counted_link = link
+            if mixed:
+                payers_link = thinned(flags, link, base, end, personal, thin_personal)
+                counted_link = thinned(flags, link, base, end, counted, thin_counted)
             # lots
             pass_n = 0
             kept_n = 0
             life_n = 0
             cash_n = 0
-            for j in range(min(lo_lots, lo_collect), end):
-                lot_gone[j] = -1
             reach = (
                 end - 1
             )  # last row that may still take from the lot: what leaves until then bounds what is gone of it
             for j in range(end - 1, lo_lots - 1, -1):
                 f = flags[j]
-                if not (f & LIVE) or not (f & CREDIT):
+                x = amount[j]
+                if x < least or f & (LIVE | CREDIT) != LIVE | CREDIT:
                     continue
                 from_person = (f & personal) != 0
                 payer = from_person or (f & NEW_BUSINESS and f & FIRST)
-                episode = payer and amount[j] >= m.min_inflow
-                cashed = from_person and amount[j] >= m.cash_min_credit
+                episode = payer and x >= m.min_inflow
+                cashed = from_person and x >= m.cash_min_credit
                 if not (episode or cashed):
                     continue
                 while time[reach] > time[j] + longest:
                     reach -= 1
                 most = taken_sum[reach] - taken_sum[j]
-                episode = episode and most >= (amount[j] * m.share_out + PPM - 1) // PPM
-                cashed = cashed and most >= (amount[j] * m.cash_share + PPM - 1) // PPM
+                episode = episode and most >= (x * m.share_out + PPM - 1) // PPM
+                cashed = cashed and most >= (x * m.cash_share + PPM - 1) // PPM
                 if not (episode or cashed):
                     continue
                 follow(
-                    time, step, flags, amount, out_bit, j, vis, end, m.horizon, m.cash_horizon, m.share_out, m.cash_share,
-                    found,
+                    time, flags, amount, out_bit, j, vis, end, m.horizon, m.cash_horizon, m.share_out, m.cash_share, found,
                 )  # fmt: skip
-                lot_gone[j] = found[0]
                 done = found[1]
                 if episode and done >= 0:
                     if time[done] > pass_from:
-                        dwell[pass_n] = elapsed(time[j], step[j], time[done], step[done])
+                        dwell[pass_n] = elapsed(time, flags, j, done)
                         pass_n += 1
                     if time[done] > kept_from:
-                        sort[kept_n] = PPM - found[0] * PPM // amount[j] if amount[j] > 0 else 0
+                        sort[kept_n] = PPM - found[0] * PPM // x if x > 0 else 0
                         kept_n += 1
                     if time[done] > life_from:
                         life_n += 1
                 if cashed and found[2] >= 0 and time[found[2]] > cash_from:
                     cash_n += 1
-            o[PASS_EPISODES] = pass_n
+            pass_dwell = HISTORY_SHORT
             if day_rows:
-                o[PASS_DWELL] = TOO_COARSE
-            elif pass_n == 0:
-                o[PASS_DWELL] = HISTORY_SHORT
-            else:
+                pass_dwell = TOO_COARSE
+            elif pass_n > 0:
                 dwell[:pass_n].sort()
-                o[PASS_DWELL] = dwell[(pass_n - 1) // 2]
-            o[KEPT_EPISODES] = kept_n
+                pass_dwell = dwell[(pass_n - 1) // 2]
+            kept_median = 0
+            kept_iqr = 0
             if kept_n > 0:
                 sort[:kept_n].sort()
-                o[KEPT_MEDIAN] = sort[(kept_n - 1) // 2]
-                o[KEPT_IQR] = sort[3 * (kept_n - 1) // 4] - sort[(kept_n - 1) // 4]
-            o[LIFE_EPISODES] = life_n
-            o[CASH_OUTS] = TOO_COARSE if cash_rows else cash_n
-            # one backward pass over the windows
-            low_band = m.band_low * m.limit
-            first_live = -1
-            wake_first = 0
-            payers_first = 0
-            payees_first = 0
-            payees_first_day = 0
-            for j in range(end - 1, vis - 1, -1):
-                f = flags[j]
-                if not (f & LIVE):
-                    continue
-                x = amount[j]
-                q = earlier(prev, flags, j, personal)
-                if j >= lo_wake:
-                    first_live = j
-                if f & CREDIT:
-                    if f & personal:
-                        if j >= lo_fan_in and q < lo_fan_in:
-                            o[PAYERS] += 1
-                            if f & FIRST:
-                                payers_first += 1
-                        if j >= lo_gather:
-                            o[GATHER_IN] += x
-                            if q < lo_gather:
-                                o[GATHER_PAYERS] += 1
-                        if j >= lo_life and q < lo_life:
-                            o[LIFE_PAYERS] += 1
-                    if f & counted:
-                        if j >= lo_life:
-                            o[LIFE_CREDITS] += x
-                        if j >= lo_wake:
-                            o[WAKE_CREDITS] += x
-                            if f & FIRST:
-                                wake_first += x
-                    if (
-                        j >= lo_band
-                        and x < m.limit
-                        and x * PPM >= low_band
-                        and (f & BAND_CASH or f & personal)
-                    ):
-                        o[BAND_DEPOSITS] += 1
-                        o[BAND_TOTAL] += x
-                else:
-                    if f & personal:
-                        if j >= lo_fan_out and q < lo_fan_out:
-                            o[PAYEES] += 1
-                            if f & FIRST:
-                                payees_first += 1
-                        if j >= lo_day and q < lo_day and f & FIRST:
-                            payees_first_day += 1
-                        if j >= lo_gather and q < lo_gather:
-                            o[GATHER_PAYEES] += 1
-                    if f & taken and j >= lo_gather:
-                        o[GATHER_OUT] += x
-            # counterparties that need marks of their own (a row's class may differ from that of the row it is linked to)
-            base = 8 * (it + 1) + 4 * reading
-            for j in range(lo_wake, end):
-                if flags[j] & LIVE and flags[j] & counted and stamp[group[j]] != base:
-                    stamp[group[j]] = base
-                    o[WAKE_PAYERS] += 1
-            if o[BAND_DEPOSITS] > 0:
-                for j in range(lo_band, end):
-                    f = flags[j]
-                    if not (f & LIVE) or not (f & CREDIT) or stamp[group[j]] == base + 1:
-                        continue
-                    x = amount[j]
-                    if x < m.limit and x * PPM >= low_band and (f & BAND_CASH or f & personal):
-                        stamp[group[j]] = base + 1
-                        o[BAND_PAYERS] += 1
-            if o[GATHER_PAYERS] > 0 and o[GATHER_PAYEES] > 0:
+                kept_median = sort[(kept_n - 1) // 2]
+                kept_iqr = sort[3 * (kept_n - 1) // 4] - sort[(kept_n - 1) // 4]
+            # sums and counterparties over the windows
+            payers, payers_first = distinct(flags, payers_link, lo_fan_in, end, payer_kind)
+            payees, payees_first = debtors(flags, payers_link, lo_fan_out, end, personal)
+            _, payees_first_day = debtors(flags, payers_link, lo_day, end, personal)
+            gather_payers, _ = distinct(flags, payers_link, lo_gather, end, payer_kind)
+            gather_payees, _ = debtors(flags, payers_link, lo_gather, end, personal)
+            gather_in = summed(flags, amount, lo_gather, end, payer_kind)
+            gather_out = summed(flags, amount, lo_gather, end, TAKEN << reading)
+            life_payers, _ = distinct(flags, payers_link, lo_life, end, payer_kind)
+            life_credits = summed(flags, amount, lo_life, end, counted)
+            wake_payers, _ = distinct(flags, counted_link, lo_wake, end, counted)
+            wake_credits = summed(flags, amount, lo_wake, end, counted)
+            wake_first = summed(flags, amount, lo_wake, end, counted | FIRST)
+            both_ways = 0
+            if gather_payers > 0 and gather_payees > 0:
                 for j in range(lo_gather, end):
-                    if flags[j] & LIVE and flags[j] & CREDIT and flags[j] & personal:
-                        stamp[group[j]] = base + 2
-                for j in range(lo_gather, end):
-                    f = flags[j]
-                    if f & LIVE and not f & CREDIT and f & personal and stamp[group[j]] == base + 2:
-                        stamp[group[j]] = 0
-                        o[BOTH_WAYS] += 1
-            # collection
-            payers = 0
+                    if flags[j] & (CREDIT | personal) == personal and payers_link[j] < lo_gather:
+                        _, q = newest_of(rows, off, flags, table, mask, rows[off + j].party, CREDIT)
+                        while q >= 0 and not flags[q] & personal:
+                            q = link[q]
+                        both_ways += np.int64(q >= lo_gather)
+            # deposits just below the limit
+            band_n = 0
+            band_total = 0
+            band_payers = 0
+            for j in range(lo_band, end):
+                if amount[j] * PPM >= m.band_low * m.limit and in_band(flags[j], amount[j], personal, m):
+                    band_n += 1
+                    band_total += amount[j]
+                    q = link[j]
+                    while q >= lo_band and not in_band(flags[q], amount[q], personal, m):
+                        q = link[q]
+                    band_payers += np.int64(q < lo_band)
+            # collection: each payer from the first credit inside the window on
+            collect_payers = 0
             one_off = 0
-            total = 0
+            collected = 0
             forwarded = 0
-            for j in range(end - 1, lo_collect - 1 if known else end - 1, -1):
-                f = flags[j]
-                if not (f & LIVE) or not (f & CREDIT) or not (f & personal) or stamp[group[j]] == base + 3:
+            for j in range(lo_collect if known else end, end):
+                if flags[j] & (payer_kind | FIRST) != payer_kind | FIRST or payers_link[j] >= lo_collect:
                     continue
-                stamp[group[j]] = base + 3
-                head = j  # this payer's first credit inside the window
-                q = earlier(prev, flags, head, personal)
-                while q >= lo_collect:
-                    head = q
-                    q = earlier(prev, flags, head, personal)
-                if not (flags[head] & FIRST):
-                    continue
-                payers += 1
+                collect_payers += 1
                 rising = True
                 k = j
-                while True:
-                    total += amount[k]
-                    if lot_gone[k] < 0:
+                while k >= 0:
+                    collected += amount[k]
+                    last = k
+                    while last + 1 < end and time[last + 1] <= time[k] + longest:
+                        last += 1
+                    if taken_sum[last] > taken_sum[k]:
                         follow(
-                            time, step, flags, amount, out_bit, k, vis, end, m.horizon, m.cash_horizon, m.share_out,
-                            m.cash_share, found,
+                            time, flags, amount, out_bit, k, vis, end, m.horizon, m.cash_horizon, m.share_out, m.cash_share,
+                            found,
                         )  # fmt: skip
-                        lot_gone[k] = found[0]
-                    forwarded += lot_gone[k]
-                    if k == head:
-                        break
-                    q = earlier(prev, flags, k, personal)
-                    if amount[q] >= amount[k]:
-                        rising = False
+                        forwarded += found[0]
+                    q = later[k]
+                    while q >= 0 and not flags[q] & personal:
+                        q = later[q]
+                    rising = rising and (q < 0 or amount[q] > amount[k])
                     k = q
-                if rising:
-                    one_off += 1
-            if known:
-                o[PAYERS_FIRST] = payers_first
-                o[PAYEES_FIRST] = payees_first
-                o[PAYEES_FIRST_DAY] = payees_first_day
-                o[WAKE_CREDITS_FIRST] = wake_first
-                o[COLLECT_PAYERS] = payers
-                o[COLLECT_ONE_OFF] = one_off * PPM // payers if payers > 0 else 0
-                o[COLLECT_CREDITS] = total
-                o[COLLECT_FORWARDED] = share_ppm(forwarded, total)
-            else:
-                o[PAYERS_FIRST] = HISTORY_SHORT
-                o[PAYEES_FIRST] = HISTORY_SHORT
-                o[PAYEES_FIRST_DAY] = HISTORY_SHORT
-                o[WAKE_CREDITS_FIRST] = HISTORY_SHORT
-                o[COLLECT_PAYERS] = HISTORY_SHORT
-                o[COLLECT_ONE_OFF] = HISTORY_SHORT
-                o[COLLECT_CREDITS] = HISTORY_SHORT
-                o[COLLECT_FORWARDED] = HISTORY_SHORT
+                one_off += np.int64(rising)
             # life of the account
-            o[AGE_DAYS] = max(t - opened, 0) // DAY if opened != NEVER else FACT_MISSING
-            if first_live >= 0:
+            quiet_days = 0
+            first_live = lo_wake
+            while first_live < end and not flags[first_live] & LIVE:
+                first_live += 1
+            if first_live < end:
                 awake = acc[a].gone_debit
                 for k in range(first_live - 1, -1, -1):
-                    if flags[k] & CUSTOMER:
-                        awake = time[k]
+                    if (flags[k] if k >= base else decode(rows[off + k])) & CUSTOMER:
+                        awake = rows[off + k].time
                         break
                 if awake == NEVER and opened != NEVER:
                     awake = max(since, opened)
                 elif awake != NEVER:  # what the customer did among the lost records is not known
                     awake = max(awake, whole)
                 if awake == NEVER:
-                    o[QUIET_DAYS] = FACT_MISSING
+                    quiet_days = FACT_MISSING
                 else:
-                    o[QUIET_DAYS] = max(time[first_live] - awake, 0) // DAY
+                    quiet_days = max(time[first_live] - awake, 0) // DAY
             # flags
-            if flag_party.shape[0] > 0:
+            flagged_in = 0
+            flagged_in_n = 0
+            flagged_out = 0
+            flagged_out_n = 0
+            if flags_met:
                 for j in range(lo_flag, end):
                     if flagged[j] < 0:
                         continue
                     if flag_counts(flag_from, flag_until, flag_party, flagged[j], flag_party[flagged[j]], t):
                         if flags[j] & CREDIT:
-                            o[FLAGGED_IN] += amount[j]
-                            o[FLAGGED_IN_N] += 1
+                            flagged_in += amount[j]
+                            flagged_in_n += 1
                         else:
-                            o[FLAGGED_OUT] += amount[j]
-                            o[FLAGGED_OUT_N] += 1
-            seen = counts[i] - (counts[lo_own - 1] if lo_own > 0 else 0)
-            o[UNKNOWN_LEGS] = seen & COUNT_MASK
-            o[OWN_LEGS] = seen // COUNT_LEFT_OUT & COUNT_MASK
-            o[HISTORY] = history
+                            flagged_out += amount[j]
+                            flagged_out_n += 1
+            out[reading, PASS_EPISODES, it] = pass_n
+            out[reading, PASS_DWELL, it] = pass_dwell
+            out[reading, KEPT_EPISODES, it] = kept_n
+            out[reading, KEPT_MEDIAN, it] = kept_median
+            out[reading, KEPT_IQR, it] = kept_iqr
+            out[reading, PAYERS, it] = payers
+            out[reading, PAYERS_FIRST, it] = payers_first if known else HISTORY_SHORT
+            out[reading, PAYEES, it] = payees
+            out[reading, PAYEES_FIRST, it] = payees_first if known else HISTORY_SHORT
+            out[reading, PAYEES_FIRST_DAY, it] = payees_first_day if known else HISTORY_SHORT
+            out[reading, GATHER_IN, it] = gather_in
+            out[reading, GATHER_OUT, it] = gather_out
+            out[reading, GATHER_PAYERS, it] = gather_payers
+            out[reading, GATHER_PAYEES, it] = gather_payees
+            out[reading, BOTH_WAYS, it] = both_ways
+            out[reading, AGE_DAYS, it] = max(t - opened, 0) // DAY if opened != NEVER else FACT_MISSING
+            out[reading, LIFE_PAYERS, it] = life_payers
+            out[reading, LIFE_CREDITS, it] = life_credits
+            out[reading, LIFE_EPISODES, it] = life_n
+            out[reading, QUIET_DAYS, it] = quiet_days
+            out[reading, WAKE_CREDITS, it] = wake_credits
+            out[reading, WAKE_CREDITS_FIRST, it] = wake_first if known else HISTORY_SHORT
+            out[reading, WAKE_PAYERS, it] = wake_payers
+            out[reading, BAND_DEPOSITS, it] = band_n
+            out[reading, BAND_TOTAL, it] = band_total
+            out[reading, BAND_PAYERS, it] = band_payers
+            out[reading, CASH_OUTS, it] = TOO_COARSE if cash_rows else cash_n
+            share = one_off * PPM // collect_payers if collect_payers > 0 else 0
+            out[reading, COLLECT_PAYERS, it] = collect_payers if known else HISTORY_SHORT
+            out[reading, COLLECT_ONE_OFF, it] = share if known else HISTORY_SHORT
+            out[reading, COLLECT_CREDITS, it] = collected if known else HISTORY_SHORT
+            out[reading, COLLECT_FORWARDED, it] = share_ppm(forwarded, collected) if known else HISTORY_SHORT
+            out[reading, FLAGGED_IN, it] = flagged_in
+            out[reading, FLAGGED_IN_N, it] = flagged_in_n
+            out[reading, FLAGGED_OUT, it] = flagged_out
+            out[reading, FLAGGED_OUT_N, it] = flagged_out_n
+            out[reading, TENURE_DAYS, it] = tenure(acc, rows, parties, a, i)
+            out[reading, OWN_LEGS, it] = own_legs
+            out[reading, UNKNOWN_LEGS, it] = unknown_legs
+            out[reading, HISTORY, it] = history
 
 
 @njit(cache=True, nogil=True)
-def tenure(acc, rows, parties, slots, positions, out, fold):
-    """`tenure_days` of each item, both readings: how long its regular counterparty has been known."""
-    for it in range(slots.shape[0]):
-        a = slots[it]
-        off = acc[a].off
-        i = positions[it]
-        row = rows[off + i]
-        if not (row.a & REGULAR_BIT):
-            continue
-        day = row.time // DAY
-        side = row.leg & ONE
-        first = day
-        last = -1
-        lo = acc[a].poff
-        hi = lo + acc[a].plen
-        end = hi
-        while lo < hi:
-            mid = (lo + hi) >> 1
-            if parties[mid].party < row.party:
-                lo = mid + 1
-            else:
-                hi = mid
-        if lo < end and parties[lo].party == row.party:
-            if side and parties[lo].in_n > 0:
-                first = np.int64(parties[lo].in_first)
-                last = np.int64(parties[lo].in_last)
-            elif not side and parties[lo].out_n > 0:
-                first = np.int64(parties[lo].out_first)
-                last = np.int64(parties[lo].out_last)
-        for k in range(off + acc[a].closed, off + i):
-            if (
-                rows[k].party == row.party
-                and (rows[k].leg & ONE) == side
-                and not (rows[k].a & (VOID_BIT | IGNORED_BIT))
-            ):
-                d = rows[k].time // DAY
-                if last < 0 or d - last > 400:
-                    first = d
-                last = d
-        out[it, HIGH, TENURE_DAYS] = day - first
-        out[it, LOW, TENURE_DAYS] = day - first
+def debtors(flags, link, lo, end, personal):
+    """As `distinct`, of the people who were paid."""
+    f = flags[lo:end]
+    q = link[lo:end]
+    n = 0
+    first = 0
+    for k in range(f.shape[0]):
+        hit = np.int64(f[k] & (CREDIT | personal) == personal) & np.int64(q[k] < lo)
+        n += hit
+        first += hit & np.int64(f[k] & FIRST != 0)
+    return n, first
+
+
+@njit(cache=True, nogil=True)
+def tenure(acc, rows, parties, a, i):
+    """`tenure_days` of the row at i: how long its regular counterparty has been known."""
+    off = acc[a].off
+    row = rows[off + i]
+    if not (row.a & REGULAR_BIT):
+        return 0
+    day = row.time // DAY
+    side = row.leg & ONE
+    first = day
+    last = -1
+    lo = acc[a].poff
+    hi = lo + acc[a].plen
+    end = hi
+    while lo < hi:
+        mid = (lo + hi) >> 1
+        if parties[mid].party < row.party:
+            lo = mid + 1
+        else:
+            hi = mid
+    if lo < end and parties[lo].party == row.party:
+        if side and parties[lo].in_n > 0:
+            first = np.int64(parties[lo].in_first)
+            last = np.int64(parties[lo].in_last)
+        elif not side and parties[lo].out_n > 0:
+            first = np.int64(parties[lo].out_first)
+            last = np.int64(parties[lo].out_last)
+    for k in range(off + acc[a].closed, off + i):
+        if (
+            rows[k].party == row.party
+            and (rows[k].leg & ONE) == side
+            and not (rows[k].a & (VOID_BIT | IGNORED_BIT))
+        ):
+            d = rows[k].time // DAY
+            if last < 0 or d - last > 400:
+                first = d
+            last = d
+    return day - first
