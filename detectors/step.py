@@ -404,17 +404,16 @@ class _Step:
         for slot in sorted({*concerned.tolist(), *fresh}):
             case = state.case(slot)
             since = (int(state.acc["dirty_time"][slot]), int(state.acc["dirty_leg"][slot]))
-            kept = [v for v in case.verdicts if (v.time, v.leg) < since and v.time < state.acc["hub"][slot]]
-            new = fresh.get(slot, [])
-            self._revise(
-                slot, case, case.verdicts[len(kept) :] if len(kept) < len(case.verdicts) else [], kept, new
-            )
+            hub = int(state.acc["hub"][slot])
+            kept = [v for v in case.verdicts if (v.time, v.leg) < since and v.time < hub]
+            self._revise(slot, case, kept, fresh.get(slot, []))
 
-    def _revise(
-        self, slot: int, case: Case, dropped: list[Standing], kept: list[Standing], new: list[Standing]
-    ) -> None:
+    def _revise(self, slot: int, case: Case, kept: list[Standing], new: list[Standing]) -> None:
         state = self.state
         length = state.settings.bucket
+        dropped = case.verdicts[len(kept) :]
+        was = _best_by_bucket(case.verdicts, length)
+        untouched = set(kept)
         case.verdicts = sorted(kept + new, key=lambda v: (v.time, v.leg))
         buckets = {v.time // length for v in dropped} | {v.time // length for v in new}
         hub = int(state.acc["hub"][slot])
@@ -430,7 +429,9 @@ class _Step:
         said = {(s.typology, s.bucket): s for s in case.said}
         for key in sorted(set(best) | set(said), key=lambda k: (k[1], k[0])):
             if key[1] in buckets:
-                self._settle(slot, case, key, best, said)
+                before = key[0], key[1] - 1
+                same = best.get(key) in untouched and best[key] == was.get(key)
+                self._settle(slot, key, best, said, same and (before in best) == (before in was))
         case.said = sorted(said.values(), key=lambda s: (s.bucket, s.typology))
         state.acc["hold"][slot] = state.hold_from(slot)
         state.acc["changed"][slot] = 1
@@ -439,12 +440,16 @@ class _Step:
     def _settle(
         self,
         slot: int,
-        case: Case,
         key: tuple[str, int],
         best: dict[tuple[str, int], Standing],
         said: dict[tuple[str, int], Said],
+        same: bool,
     ) -> None:
-        """Say a recommendation again if its body changed; withdraw it if nothing stands for it."""
+        """Say a recommendation again if its body changed; withdraw it if nothing stands for it.
+
+        `same`: it stands on the leg on which it stood, which was not judged again. A body is a function of the rows up to its
+        leg, so it is the one that was said, and need not be put together to find that out.
+        """
         state = self.state
         typology, bucket = key
         subject = int(state.acc["subject"][slot])
@@ -467,7 +472,7 @@ class _Step:
                 )
             )
             before = None
-        if standing is None:
+        if standing is None or (same and before is not None):
             return
         recommendation_id = bodies.recommendation_id(subject, typology, bucket)
         continues = (

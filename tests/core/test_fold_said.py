@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from detectors import body as bodies
+from detectors import judging
 from detectors.model import (
     HOUR,
     LEG,
@@ -62,6 +63,30 @@ def test_the_body_is_that_of_the_earliest_leg_with_the_highest_action() -> None:
         (body,) = worker.bodies()
         assert (body["action"], body["event_time"]) == ("monitor", legs[2].time)
     assert all(end == ends[0] for end in ends)
+
+
+def test_a_body_is_put_together_again_only_when_its_leg_is_judged_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    #   monitor at the third payer; the fourth and fifth leave it alone, a leg from before it does not
+    legs = crowd((START // SETTINGS.bucket + 1) * SETTINGS.bucket - START + HOUR, 6)
+    put_together: list[int] = []
+    real = judging.explain
+
+    def noting(state, slot, standing, *rest):
+        put_together.append(standing.time)
+        return real(state, slot, standing, *rest)
+
+    monkeypatch.setattr(judging, "explain", noting)
+    worker = Worker(config=sharp_config(hold=50_000_000, freeze=60_000_000))
+    worker.legs(*legs[1:4])
+    assert put_together == [legs[3].time]
+    worker.legs(legs[4])
+    worker.legs(legs[5])
+    assert put_together == [legs[3].time]
+    worker.legs(legs[0])
+    assert put_together == [legs[3].time, legs[2].time]
+    assert [body["event_time"] for body in worker.bodies()] == [legs[2].time]
 
 
 @settings(phases=WITHOUT_SHRINKING, max_examples=15)
