@@ -1,7 +1,8 @@
 """A decoded transaction before pseudonyms, and what could not become one.
 
 Every format ends here. Nothing below this module knows JSON, XML or column names; nothing above it knows pseudonyms.
-Names, addresses, birth data and identity numbers have no field here: a format cannot pass them on (INDICATORS.md D.3).
+Names, addresses, birth data and identity numbers have no field here: a format cannot pass them on
+(docs/formats.md, "What never gets further").
 """
 
 from __future__ import annotations

@@ -49,3 +49,17 @@ def test_named_files_are_there(page: Path) -> None:
     named = re.findall(rf"`((?:{tops})/[\w./-]+)`", text)
     packaged = [name for name in named if not (ROOT / name).exists()]
     assert packaged == []
+
+
+def test_no_document_is_cited_that_is_not_here() -> None:
+    """Whoever has this repository can read what it refers to. Sources by others have an address in front of their name."""
+    folders = ("detectors", "streams", "tests", "scripts", "benchmarks")
+    code = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    here = {path.name for path in WRITTEN}
+    cited = {
+        (path.name, name)
+        for path in [*WRITTEN, *code]
+        for name in re.findall(r"(?<![\w/.-])(?:[a-z]+/)*([\w-]+\.md)\b", path.read_text(encoding="utf-8"))
+    }
+    assert len(cited) > 20
+    assert {(path, name) for path, name in cited if name not in here} == set()

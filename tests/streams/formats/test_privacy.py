@@ -1,4 +1,4 @@
-"""INDICATORS.md D.3: names, addresses, birth data, identity numbers, contacts never reach a leg, nor a refusal."""
+"""What docs/formats.md says never gets further: names, addresses, birth data, identity numbers, contacts reach no leg, no refusal."""
 
 from __future__ import annotations
 
