@@ -1,4 +1,4 @@
-"""What docs/formats.md says never gets further: names, addresses, birth data, identity numbers, contacts reach no leg, no refusal."""
+"""What docs/formats.md says never gets further: names, addresses, birth data, identity numbers, contacts. Fuzzed."""
 
 from __future__ import annotations
 
