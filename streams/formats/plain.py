@@ -20,6 +20,7 @@ from detectors.model import LEG, MAX_AMOUNT, PRECISION_US
 from streams.currencies import EXPONENTS
 from streams.formats import canonical
 from streams.formats.written import amounts, times
+from streams.keyed import joined
 from streams.legs import COORDINATE_BITS, LegBuilder, to_u
 from streams.payment import FUTURE_TOLERANCE, DecodeContext, Payment
 from streams.pseudonyms import PUBLIC_KEY, Pseudonyms
@@ -70,6 +71,7 @@ class _Meaning(NamedTuple):
     banks: tuple[str, str]
     bank: str
     """Who reports."""
+    currency: str
     exponent: int
     rate: int
     tolerance: int
@@ -205,6 +207,7 @@ class PlainReader:
             (makes[0], makes[1]),
             (banks[0], banks[1]),
             item.bank,
+            item.currency,
             EXPONENTS[item.currency],
             self._rates[item.currency],
             FUTURE_TOLERANCE + (PRECISION_US[item.precision] if PRECISION_US[item.precision] > 1 else 0),
@@ -249,13 +252,10 @@ class PlainReader:
 
     def _subjects(self, accounts: list[str]) -> np.ndarray:
         """u64; `_UNSURE` where the account's name needs another look."""
-        memo = self._pseudonyms.accounts
-        known: list[int | None] = [*map(memo.get, accounts)]
-        if None in known:
-            for number, subject in enumerate(known):
-                if subject is None:
-                    known[number] = self._subject(accounts[number])
-        return np.array(known, np.uint64)
+        found, plain = self._pseudonyms.subjects_of(accounts)
+        for number in np.flatnonzero(~plain).tolist():
+            found[number] = self._subject(accounts[number])
+        return found
 
     def _subject(self, account: str) -> int:
         if not account:
@@ -278,29 +278,39 @@ class PlainReader:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Leg id of the debit side, payment identity and place of each wanted message; and which are still good."""
         size = len(messages)
-        hashers, pseudonyms, meanings = self._hashers, self._pseudonyms, self._meanings
-        leg, payment, place = [0] * size, [0] * size, [0] * size
+        ids = [m.transaction_id for m in messages]
+        text, ends = joined(ids)
+        leg = self._pseudonyms.transactions.column(text, ends, self._tabled().prefixes, words) << np.uint64(1)
         good = good.copy()
-        for number, (m, word) in enumerate(zip(messages, words.tolist(), strict=True)):
-            if not wanted[number]:
-                continue
+        unusual = [n for n, each in enumerate(ids) if not each.isascii()]
+        for number in unusual:
             try:
-                leg[number] = hashers[word](m.transaction_id)
-                if m.uetr or m.end_to_end_id:
-                    reference = m.end_to_end_id
-                    payment[number] = pseudonyms.payment(
-                        m.uetr,
-                        "" if reference == "NOTPROVIDED" else reference,
-                        int(amount[number]),
-                        meanings[word].rows[0]["currency"].decode()
-                        or meanings[word].rows[1]["currency"].decode(),
-                        int(time[number]),
-                    )
-                if m.town:
-                    place[number] = pseudonyms.places[m.town]
+                leg[number] = self._hashers[int(words[number])](ids[number])
             except UnicodeEncodeError:
                 good[number] = False
-        return np.array(leg, np.uint64), np.array(payment, np.uint64), np.array(place, np.uint32), good
+        payment, place = np.zeros(size, np.uint64), np.zeros(size, np.uint32)
+        named = [n for n, m in enumerate(messages) if m.uetr or m.end_to_end_id or m.town]
+        for number in named:
+            if wanted[number]:
+                m = messages[number]
+                try:
+                    payment[number] = self._payment(
+                        m, int(words[number]), int(amount[number]), int(time[number])
+                    )
+                    place[number] = self._pseudonyms.places[m.town]
+                except UnicodeEncodeError:
+                    good[number] = False
+        return leg, payment, place, good
+
+    def _payment(self, message: Any, word: int, amount: int, time: int) -> int:
+        reference = message.end_to_end_id
+        return self._pseudonyms.payment(
+            message.uetr,
+            "" if reference == "NOTPROVIDED" else reference,
+            amount,
+            self._meanings[word].currency,
+            time,
+        )
 
 
 _UNSURE = (1 << 64) - 1
@@ -327,6 +337,8 @@ class _Table(NamedTuple):
     exponent: np.ndarray
     rate: np.ndarray
     tolerance: np.ndarray
+    prefixes: tuple[bytes, ...]
+    """What stands before a transaction's id where it is hashed."""
     names: Sequence[str]
 
     @classmethod
@@ -339,6 +351,7 @@ class _Table(NamedTuple):
             np.array([m.exponent for m in meanings], np.int64),
             np.array([m.rate for m in meanings], np.int64),
             np.array([m.tolerance for m in meanings], np.int64),
+            tuple(f"{m.bank}\0".encode() for m in meanings),
             tuple(names),
         )
 
@@ -347,12 +360,6 @@ def _numbers(messages: Sequence[Any], exponents: np.ndarray) -> tuple[np.ndarray
     """Time and amount of each message, and whether both are plainly written."""
     size = len(messages)
     time, amount, good = np.zeros(size, np.int64), np.zeros(size, np.int64), np.ones(size, np.bool_)
-    times(*_joined([m.acceptance_date_time for m in messages]), time, good)
-    amounts(*_joined([m.amount for m in messages]), exponents, amount, good)
+    times(*joined([m.acceptance_date_time for m in messages]), time, good)
+    amounts(*joined([m.amount for m in messages]), exponents, amount, good)
     return time, amount, good
-
-
-def _joined(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The texts one behind the other, one byte a character (`?` for what is not ASCII), and where each ends."""
-    ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)))
-    return np.frombuffer("".join(texts).encode("ascii", "replace"), np.uint8), ends

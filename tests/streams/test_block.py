@@ -90,7 +90,7 @@ def same(
             assert rows_of(left) == rows_of(right)
             for cut in range(len(some)):
                 assert len(left.rows(cut, cut + 1).legs) == left.leg_until[cut + 1] - left.leg_until[cut]
-    names = [sorted((subject, name.strip()) for subject, name in each.take_new()) for each in pseudonyms]
+    names = [{(subject, name.strip()) for subject, name in each.take_new()} for each in pseudonyms]
     assert names[0] == names[1]
     offsets, times = np.arange(len(records)), np.full(len(records), stamp * 1000)
     taken = int(plain.plain.read(list(values), offsets, times).taken.sum())

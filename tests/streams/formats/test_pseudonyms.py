@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.pseudonyms import BadKey, Memo, PseudonymKey, Pseudonyms, normalise, qualify
+from streams.keyed import Seen
+from streams.pseudonyms import PUBLIC_KEY, BadKey, Memo, PseudonymKey, Pseudonyms, normalise, qualify
 
 KEY = PseudonymKey("k1", bytes(range(32)))
 
@@ -117,3 +119,38 @@ def test_a_bad_key_is_refused_without_being_shown(text: str) -> None:
 def test_a_key_does_not_show_itself() -> None:
     assert KEY.reveal().hex() not in repr(KEY)
     assert "********" in f"{KEY}"
+
+
+@given(
+    st.lists(
+        st.one_of(st.text(max_size=8), st.from_regex(r"[A-Z]{2}[0-9 ]{14,20}", fullmatch=True)), max_size=8
+    )
+)
+def test_a_column_of_accounts_is_hashed_as_each_alone(accounts: list[str]) -> None:
+    one, many = (Pseudonyms(PUBLIC_KEY, remember_new=True) for _ in range(2))
+    found, plain = many.subjects_of(accounts)
+    for account, subject, written in zip(accounts, found.tolist(), plain.tolist(), strict=True):
+        assert subject == (one.account(account) if written else 0)
+    visible = [
+        all("!" <= c <= "~" and not "a" <= c <= "z" for c in account) and account != ""
+        for account in accounts
+    ]
+    assert plain.tolist() == visible
+    assert dict(many.take_new()) == {
+        one.account(a): a for a, seen in zip(accounts, visible, strict=True) if seen
+    }
+    many.subjects_of(accounts)
+    assert many.take_new() == []
+
+
+@given(st.lists(st.lists(st.integers(1, 40), max_size=20)), st.sampled_from([1, 8, 64]))
+def test_what_was_seen_is_not_new(batches: list[list[int]], limit: int) -> None:
+    seen, known = Seen(limit), set()
+    for batch in batches:
+        new = [batch[n] for n in seen.add(np.array(batch, np.uint64)).tolist()]
+        # Of each value the first one; what was forgotten may be new again, what was never seen always is.
+        assert len(new) == len(set(new))
+        assert set(batch) - known <= set(new) <= set(batch)
+        if limit == 64:  # never full
+            assert set(new) == set(batch) - known
+        known |= set(batch)
