@@ -65,6 +65,7 @@ _TRANSFER: Trie = {
     "IntrBkSttlmDt": "settled",
     "SttlmTmIndctn": {"CdtDtTm": "credited", "DbtDtTm": "debited"},
     "AccptncDtTm": "accepted",
+    "AddtlDtTm": {"AccptncDtTm": "accepted"},  # from .001.13 on
     "InstgAgt": _prefixed(_AGENT, "sender_"),
     "DbtrAcct": _prefixed(_ACCOUNT, "debtor_"),
     "DbtrAgt": _prefixed(_AGENT, "debtor_"),
@@ -74,7 +75,8 @@ _TRANSFER: Trie = {
     "RmtInf": {"Ustrd": "+text"},
 }
 _BANK_CODE: Trie = {"Domn": {"Cd": "domain", "Fmly": {"Cd": "family", "SubFmlyCd": "sub"}}}
-_CARD: Trie = {"Tx": {"Indv": {"TxCtgy": "mcc", "TxId": {"TxDtTm": "card_time"}}}}
+_CARD: Trie = {"Tx": {"Indv": {"TxCtgy": "mcc", "TxId": {"TxDtTm": "card_time"}}, "Aggtd": {"TxCtgy": "mcc"}}}
+_CARD_ENTRY: Trie = {"AggtdNtry": {"TxCtgy": "mcc"}}
 _OWN_ACCOUNT: Trie = {**_ACCOUNT, "Svcr": _AGENT}
 _ENTRY: Trie = {
     "Amt": "amount",
@@ -85,7 +87,7 @@ _ENTRY: Trie = {
     "ValDt": {"Dt": "value_day", "DtTm": "value"},
     "AcctSvcrRef": "reference",
     "BkTxCd": _BANK_CODE,
-    "CardTx": _CARD,
+    "CardTx": _CARD_ENTRY,
 }
 _DETAILS: Trie = {
     "Refs": {

@@ -1,4 +1,7 @@
-"""ISO 20022 messages for the tests, written by hand. Nobody in them exists."""
+"""ISO 20022 messages for the tests, written by hand. Nobody in them exists.
+
+`test_iso_schema.py` holds them against the schema of every version.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ def transfer(
         ids = f"<EndToEndId>E2E-{n}</EndToEndId><TxId>TX-{n}</TxId><UETR>{UETR.format(n=n)}</UETR>"
     return (
         f"<CdtTrfTxInf><PmtId>{ids}</PmtId><PmtTpInf><LclInstrm><Cd>INST</Cd></LclInstrm></PmtTpInf>"
-        f'<IntrBkSttlmAmt Ccy="{currency}">{amount}</IntrBkSttlmAmt>{times}'
+        f'<IntrBkSttlmAmt Ccy="{currency}">{amount}</IntrBkSttlmAmt>{times}<ChrgBr>SLEV</ChrgBr>'
         f"<Dbtr>{debtor_party or party()}</Dbtr><DbtrAcct><Id>{debtor}</Id><Nm>Mine</Nm></DbtrAcct>"
         "<DbtrAgt><FinInstnId><BICFI>OWNBDEFFXXX</BICFI></FinInstnId></DbtrAgt>"
         "<CdtrAgt><FinInstnId><BICFI>OTHRFRPPXXX</BICFI></FinInstnId></CdtrAgt>"
@@ -51,12 +54,13 @@ def transfer(
 def pacs008(
     *transfers: str,
     version: int = 8,
-    header: str = "<MsgId>M1</MsgId><CreDtTm>2024-05-01T10:05:00Z</CreDtTm><NbOfTxs>1</NbOfTxs>",
+    header: str = "<CreDtTm>2024-05-01T10:05:00Z</CreDtTm><NbOfTxs>1</NbOfTxs>",
     prolog: str = '<?xml version="1.0" encoding="UTF-8"?>',
 ) -> bytes:
     """A whole message."""
     return (
-        f'{prolog}<Document xmlns="{PACS.format(version=version)}"><FIToFICstmrCdtTrf><GrpHdr>{header}</GrpHdr>'
+        f'{prolog}<Document xmlns="{PACS.format(version=version)}"><FIToFICstmrCdtTrf><GrpHdr><MsgId>M1</MsgId>'
+        f"{header}<SttlmInf><SttlmMtd>CLRG</SttlmMtd></SttlmInf></GrpHdr>"
         f"{''.join(transfers)}</FIToFICstmrCdtTrf></Document>"
     ).encode()
 
