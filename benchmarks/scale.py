@@ -7,7 +7,7 @@ import asyncio
 from benchmarks import population, report, stream
 
 ACCOUNTS = 100_000
-PAYMENTS = 200_000
+PAYMENTS = 600_000
 TARGET = 1.8
 
 
