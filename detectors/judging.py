@@ -34,13 +34,13 @@ class Judged(msgspec.Struct, kw_only=True):
     errors: dict[str, int] = {}
 
 
-def judge(state: PartitionState, touched: np.ndarray) -> Judged:
-    """Judge every touched account from its earliest insertion on. `touched` (n,) int32 slots, each once."""
+def judge(state: PartitionState, touched: np.ndarray, touches: np.ndarray) -> Judged:
+    """Judge every touched account from its earliest insertion on. `touched` (n,) int32 slots, each once; `touches` TOUCHED."""
     acc = state.acc
     starts = np.zeros(len(touched), np.int64)
-    window.dirty_positions(acc, state.rows, touched, starts)
+    window.dirty_positions(acc, state.rows, touched, touches, starts)
     window.cut_hubs(acc, state.rows, touched, starts, *state.hub_limits(), state.fold)
-    total = int(window.dirty_positions(acc, state.rows, touched, starts))
+    total = int(window.dirty_positions(acc, state.rows, touched, touches, starts))
     window.derive(
         acc, state.rows, state.parties, state.facts, state.household, touched, starts, state.relations()
     )

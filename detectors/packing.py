@@ -501,7 +501,6 @@ def load(
         acc[a].plen = m
         acc[a].mark = -1
         acc[a].seen = -1
-        acc[a].floor = -1
         acc[a].changed = 0
         acc[a].cased = cased
         slots[s] = a

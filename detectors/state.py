@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from detectors import packing, window
+from detectors.arena import Arena
 from detectors.config import Config
 from detectors.measures import MeasureParams
 from detectors.model import (
@@ -128,6 +129,8 @@ class ConfigInForce(msgspec.Struct, frozen=True):
     digest: str
 
 
+_LAST_STEP = 2**31 - 1
+
 SCRATCH_WORDS = 1 << 17
 """Room in which accounts are packed before they are cut apart: a megabyte, so that it stays near the processor."""
 
@@ -171,12 +174,12 @@ class PartitionState:
         self.rates: Dated[Rates | None] = Dated(None)
         self.control_keys: set[tuple[str, str, int]] = set()
         self.flags = FlagRegistry(settings.open_for)
-        self.acc = np.zeros(capacity, ACCOUNT)
+        self._acc = Arena(ACCOUNT, capacity)
         self.n_acc = 0
         self.table = np.full(_power(4 * capacity), -1, np.int32)
-        self.rows = np.zeros(capacity * 8, ROW)
+        self._rows = Arena(ROW, capacity * 8)
         self.pool = new_pool()
-        self.parties = np.zeros(capacity * 4, PARTY)
+        self._parties = Arena(PARTY, capacity * 4)
         self.ppool = new_pool()
         self.facts = np.zeros(capacity, FACT)
         self.n_facts = 0
@@ -247,30 +250,48 @@ class PartitionState:
 
     # -- room ----------------------------------------------------------------------------------------------------------
 
+    @property
+    def acc(self) -> np.ndarray:
+        """The accounts: (>= n_acc,) ACCOUNT. Growing may replace it, as it may `rows` and `parties`."""
+        return self._acc.array
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The row arena: (>= pool[0],) ROW."""
+        return self._rows.array
+
+    @property
+    def parties(self) -> np.ndarray:
+        """The counterparty arena: (>= ppool[0],) PARTY."""
+        return self._parties.array
+
     def grow_accounts(self, extra: int = 1) -> None:
         """Make room for more accounts."""
         size = len(self.acc)
         while size < self.n_acc + extra:
             size += max(size // 2, 1024)
-        if size > len(self.acc):
-            acc = np.zeros(size, ACCOUNT)
-            acc[: self.n_acc] = self.acc[: self.n_acc]
-            self.acc = acc
+        self._acc.grow(size)
         if 2 * size > len(self.table):
             self.table = np.full(_power(2 * size + 1), -1, np.int32)
             window.rebuild_table(self.acc, self.n_acc, self.table)
 
     def grow_rows(self, extra: int, expected: int = 0) -> None:
         """Make the row arena larger by a quarter, by room for `extra` rows at least, and to `expected` rows."""
-        rows = np.zeros(max(len(self.rows) + max(len(self.rows) // 4, 8 * extra), expected), ROW)
-        rows[: self.pool[0]] = self.rows[: self.pool[0]]
-        self.rows = rows
+        held = len(self.rows)
+        self._rows.grow(max(held + max(held // 4, 8 * extra), expected))
 
     def grow_parties(self, extra: int, expected: int = 0) -> None:
         """Make the counterparty arena larger by a quarter, by room for `extra` at least, and to `expected`."""
-        parties = np.zeros(max(len(self.parties) + max(len(self.parties) // 4, 2 * extra), expected), PARTY)
-        parties[: self.ppool[0]] = self.parties[: self.ppool[0]]
-        self.parties = parties
+        held = len(self.parties)
+        self._parties.grow(max(held + max(held // 4, 2 * extra), expected))
+
+    def next_step(self) -> int:
+        """Number of the next step: what accounts remember of the last one is told from it."""
+        if self.steps == _LAST_STEP:
+            self.acc["seen"][: self.n_acc] = -1
+            self.steps = 0
+        self.steps += 1
+        return self.steps
 
     def slot(self, subject: int, create: bool = False) -> int:
         """Slot of a subject; -1 when unknown and not created."""
@@ -527,16 +548,16 @@ class PartitionState:
                 self.ahead.append((int(applied[i]), int(slots[i]), counts))
 
     def _make_room(self, why: int, least: int, accounts: int) -> None:
-        """Room for what loading needs, at once for all accounts that are expected: each further growth copies everything."""
+        """Room for what loading needs, at once for all accounts that are expected, and an eighth more: it costs nothing unused."""
         done = expected = 1
         if self.n_acc > 256:
             done, expected = self.n_acc, max(self.head.accounts, self.n_acc + accounts)
         if why == packing.NEED_ACCOUNTS:
             self.grow_accounts(accounts)
         elif why == packing.NEED_ROWS:
-            self.grow_rows(least, int(self.pool[0]) * expected // done * 33 // 32)
+            self.grow_rows(least, int(self.pool[0]) * expected // done * 9 // 8)
         elif why == packing.NEED_PARTIES:
-            self.grow_parties(least, int(self.ppool[0]) * expected // done * 33 // 32)
+            self.grow_parties(least, int(self.ppool[0]) * expected // done * 9 // 8)
         elif why == packing.NEED_FACTS:
             self._grow_facts(least)
         else:
@@ -650,15 +671,18 @@ class PartitionState:
         return min(held) * self.settings.bucket if held else ALWAYS
 
     def memory(self) -> dict[str, int]:
-        """Bytes of the arenas and how many things they hold."""
+        """Bytes of the arenas that are given out, and how many things they hold. What was never given out takes no memory."""
         acc = self.acc[: self.n_acc]
         return {
             "accounts": self.n_acc,
             "legs": int(acc["len"].sum()),
             "counterparties": int(acc["plen"].sum()),
-            "bytes": sum(
-                a.nbytes for a in (self.acc, self.table, self.rows, self.parties, self.facts, self.household)
-            ),
+            "bytes": acc.nbytes
+            + self.table.nbytes
+            + int(self.pool[0]) * ROW.itemsize
+            + int(self.ppool[0]) * PARTY.itemsize
+            + self.n_facts * FACT.itemsize
+            + self.n_household * self.household.itemsize,
         }
 
 

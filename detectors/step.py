@@ -180,9 +180,8 @@ class _Step:
         self.frame = frame
         self.offset = frame.offset
         self.result = StepResult(outputs=[])
-        state.steps += 1
-        self.number = state.steps
-        self.touched = np.zeros(1024, np.int32)
+        self.number = state.next_step()
+        self.touched = np.zeros(1024, window.TOUCHED)
         self.n_touched = 0
 
     def run(self) -> StepResult:
@@ -307,7 +306,6 @@ class _Step:
             self.n_touched = window.touch(
                 state.acc,
                 slot,
-                self.number,
                 self.touched,
                 self.n_touched,
                 int(state.acc["hub"][slot]),
@@ -317,7 +315,7 @@ class _Step:
     def _reserve_touched(self, extra: int) -> None:
         need = self.n_touched + extra + 1
         if need > len(self.touched):
-            touched = np.zeros(need + need // 2, np.int32)
+            touched = np.zeros(need + need // 2, window.TOUCHED)
             touched[: self.n_touched] = self.touched[: self.n_touched]
             self.touched = touched
 
@@ -374,17 +372,17 @@ class _Step:
             row = state.rows[off + at]
             self._reserve_touched(1)
             self.n_touched = window.touch(
-                state.acc, slot, self.number, self.touched, self.n_touched, row["time"], row["leg"]
+                state.acc, slot, self.touched, self.n_touched, row["time"], row["leg"]
             )
 
     # -- judging -------------------------------------------------------------------------------------------------------
 
     def _judge(self) -> None:
         state = self.state
-        touched = np.unique(self.touched[: self.n_touched])
+        touched = np.sort(self.touched["slot"][: self.n_touched])
         if not len(touched):
             return
-        judged = judging.judge(state, touched)
+        judged = judging.judge(state, touched, self.touched)
         self.result.judged += judged.items
         self.result.accounts += len(touched)
         if judged.hits is not None:
@@ -403,7 +401,8 @@ class _Step:
         concerned = touched[(state.acc["cased"][touched] != 0) | (state.acc["hub"][touched] != ALWAYS)]
         for slot in sorted({*concerned.tolist(), *fresh}):
             case = state.case(slot)
-            since = (int(state.acc["dirty_time"][slot]), int(state.acc["dirty_leg"][slot]))
+            _, _, *key = self.touched[state.acc["mark"][slot]].tolist()
+            since = tuple(key)
             hub = int(state.acc["hub"][slot])
             kept = [v for v in case.verdicts if (v.time, v.leg) < since and v.time < hub]
             self._revise(slot, case, kept, fresh.get(slot, []))

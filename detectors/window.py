@@ -67,11 +67,11 @@ ACCOUNT = np.dtype(
         ("first", "<i8"),  # time of the account's first leg
         ("gone_debit", "<i8"),  # last customer-initiated debit among rows no longer held
         ("hub", "<i8"),  # hub from this time on, ALWAYS = no hub
-        ("dirty_time", "<i8"),  # earliest insertion of this step
-        ("dirty_leg", "<u8"),
-        ("mark", "<i8"),  # step that touched it last (not packed)
-        ("seen", "<i8"),  # step that brought it a record last (not packed)
-        ("floor", "<i8"),  # `applied` before that step (not packed)
+        (
+            "mark",
+            "<i4",
+        ),  # where it stands in the `TOUCHED` of this step, if it is that one's slot (not packed)
+        ("seen", "<i4"),  # step that last brought it a record that was new to it (not packed)
         ("month", "<i4"),  # 30-day bucket of totals[0]
         ("bank", "<u2"),
         ("changed", "u1"),
@@ -80,6 +80,9 @@ ACCOUNT = np.dtype(
         ("debits", "<i8", (MONTHS,)),
     ]
 )
+
+TOUCHED = np.dtype([("slot", "<i4"), ("spare", "<i4"), ("time", "<i8"), ("leg", "<u8")])
+"""One account that a step must judge again, and the canonical key from which on."""
 
 FACT = np.dtype(
     [
@@ -147,10 +150,10 @@ NOT_BOOKED = 1
 
 
 def _capacities() -> np.ndarray:
-    """Capacities of a stretch: steps of about a quarter, so that an eighth of an arena is spare on average."""
+    """Capacities of a stretch: steps of about an eighth, so that a sixteenth of an arena is spare on average."""
     sizes = [2]
     while sizes[-1] < 2**24:
-        sizes.append(max(sizes[-1] + 1, sizes[-1] * 5 // 4))
+        sizes.append(max(sizes[-1] + 1, sizes[-1] * 9 // 8))
     return np.array(sizes, np.int64)
 
 
@@ -248,7 +251,6 @@ def new_account(acc, table, slot, subject):
     acc[slot].hub = ALWAYS
     acc[slot].mark = -1
     acc[slot].seen = -1
-    acc[slot].floor = -1
     acc[slot].month = -1
     acc[slot].bank = 0
     acc[slot].changed = 0
@@ -492,17 +494,18 @@ def position(rows, off, n, time, leg):
 
 
 @njit(cache=True, nogil=True)
-def touch(acc, a, step, touched, n_touched, time, leg):
-    """Note that an account must be judged again from the canonical key (time, leg) on."""
-    if acc[a].mark != step:
-        acc[a].mark = step
-        acc[a].dirty_time = time
-        acc[a].dirty_leg = leg
-        touched[n_touched] = a
+def touch(acc, a, touched, n_touched, time, leg):
+    """Note that an account must be judged again from the canonical key (time, leg) on. `touched` (>= n_touched + 1,) TOUCHED."""
+    k = np.int64(acc[a].mark)
+    if k < 0 or k >= n_touched or touched[k].slot != a:
+        acc[a].mark = n_touched
+        touched[n_touched].slot = a
+        touched[n_touched].time = time
+        touched[n_touched].leg = leg
         n_touched += 1
-    elif time < acc[a].dirty_time or (time == acc[a].dirty_time and leg < acc[a].dirty_leg):
-        acc[a].dirty_time = time
-        acc[a].dirty_leg = leg
+    elif time < touched[k].time or (time == touched[k].time and leg < touched[k].leg):
+        touched[k].time = time
+        touched[k].leg = leg
     acc[a].changed = 1
     return n_touched
 
@@ -511,14 +514,14 @@ def touch(acc, a, step, touched, n_touched, time, leg):
 def apply_to(acc, a, offset, step):
     """Whether a record at this offset is new to the account, and if so note that it is applied.
 
-    Records of one frame share its offset, so it is compared with what had been applied before this step.
+    A step has one offset: what is above what had been applied before the step is new, and so is all that the step brings after it.
     """
-    if acc[a].seen != step:
-        acc[a].seen = step
-        acc[a].floor = acc[a].applied
-    if offset <= acc[a].floor:
+    if acc[a].seen == step:
+        return True
+    if offset <= acc[a].applied:
         return False
-    acc[a].applied = max(acc[a].applied, offset)
+    acc[a].seen = step
+    acc[a].applied = offset
     return True
 
 
@@ -640,7 +643,7 @@ def is_ignored(acc, facts, household, a, word, party, time):
 
 
 @njit(cache=True, nogil=True)
-def keep_loser(acc, rows, pool, a, time, leg, party, wa, wb, step, touched, n_touched):
+def keep_loser(acc, rows, pool, a, time, leg, party, wa, wb, touched, n_touched):
     """Keep the content that lost a conflict as a void row, under an id of its own: it enters no measure, but counts where void
     rows count, so that the winner's coming first or last makes no difference. Returns n_touched, or -1 when the arena is full."""
     shadow = leg ^ (np.uint64(time) << ONE)
@@ -653,7 +656,7 @@ def keep_loser(acc, rows, pool, a, time, leg, party, wa, wb, step, touched, n_to
     if acc[a].len == acc[a].cap and not move_row(acc, rows, pool, a, acc[a].len + acc[a].len // 8 + 1):
         return -1
     put_row(acc, rows, a, time, shadow, party, wa & ~GONE_BIT | VOID_BIT, wb)
-    return touch(acc, a, step, touched, n_touched, time, shadow)
+    return touch(acc, a, touched, n_touched, time, shadow)
 
 
 @njit(cache=True, nogil=True)
@@ -691,7 +694,7 @@ def insert(
                     held_by != 0 and acc[a].len > 0
                 ):  # two banks report it: the answer must not depend on which came first
                     first = rows[acc[a].off]
-                    n_touched = touch(acc, a, step, touched, n_touched, first.time, first.leg)
+                    n_touched = touch(acc, a, touched, n_touched, first.time, first.leg)
         t = time[r]
         back = status[r] >= NOT_BOOKED
         if t >= acc[a].hub and not back:
@@ -732,7 +735,7 @@ def insert(
                 row = rows[off + held]
                 bit = bits_of_return(row.time, t, p)
                 if bit == VOID_BIT and not row.a & VOID_BIT:
-                    n_touched = touch(acc, a, step, touched, n_touched, row.time, row.leg)
+                    n_touched = touch(acc, a, touched, n_touched, row.time, row.leg)
                 rows[off + held].a = row.a | bit
             if t >= acc[a].hub and acc[a].clock > acc[a].hub + p.closing:
                 if held < 0:  # nothing from before the hub can come any more
@@ -742,7 +745,7 @@ def insert(
                 put_row(acc, rows, a, t, leg[r], np.uint64(0), VOID_BIT, np.uint64(0))
                 acc[a].first = min(acc[a].first, t)
                 acc[a].clock = max(acc[a].clock, t)
-                n_touched = touch(acc, a, step, touched, n_touched, t, leg[r])
+                n_touched = touch(acc, a, touched, n_touched, t, leg[r])
             continue
         if held >= 0:
             row = rows[off + held]
@@ -757,9 +760,7 @@ def insert(
                 loser[r].party = party[r]
                 loser[r].a = word
                 loser[r].b = wb[r]
-                kept = keep_loser(
-                    acc, rows, pool, a, t, leg[r], party[r], word, wb[r], step, touched, n_touched
-                )
+                kept = keep_loser(acc, rows, pool, a, t, leg[r], party[r], word, wb[r], touched, n_touched)
                 if kept < 0:
                     return NEED_ROWS, r, n_acc, n_touched
                 n_touched = kept
@@ -770,14 +771,14 @@ def insert(
                 return NEED_ROWS, r, n_acc, n_touched
             row = rows[acc[a].off + held]
             loser[r] = row
-            n_touched = touch(acc, a, step, touched, n_touched, row.time, row.leg)
+            n_touched = touch(acc, a, touched, n_touched, row.time, row.leg)
             take_row(acc, rows, a, held)
             acc[a].first = min(acc[a].first, t)
             if t > acc[a].boundary:
                 put_row(acc, rows, a, t, leg[r], party[r], word, wb[r])
-                n_touched = touch(acc, a, step, touched, n_touched, t, leg[r])
+                n_touched = touch(acc, a, touched, n_touched, t, leg[r])
             n_touched = keep_loser(
-                acc, rows, pool, a, loser[r].time, leg[r], loser[r].party, loser[r].a, loser[r].b, step, touched, n_touched
+                acc, rows, pool, a, loser[r].time, leg[r], loser[r].party, loser[r].a, loser[r].b, touched, n_touched
             )  # fmt: skip
             continue
         acc[a].first = min(acc[a].first, t)
@@ -793,7 +794,7 @@ def insert(
             continue
         put_row(acc, rows, a, t, leg[r], party[r], word, wb[r])
         acc[a].clock = max(acc[a].clock, t)
-        n_touched = touch(acc, a, step, touched, n_touched, t, leg[r])
+        n_touched = touch(acc, a, touched, n_touched, t, leg[r])
         outcome[r] = JUDGED
     return DONE, n, n_acc, n_touched
 
@@ -861,12 +862,13 @@ def derive(acc, rows, parties, facts, household, slots, starts, relations):
 
 
 @njit(cache=True, nogil=True)
-def dirty_positions(acc, rows, touched, starts):
-    """First position to judge again of each touched account; returns how many rows that are in all."""
+def dirty_positions(acc, rows, touched, touches, starts):
+    """First position to judge again of each touched account; returns how many rows that are in all. `touches`: TOUCHED."""
     total = 0
     for s in range(touched.shape[0]):
         a = touched[s]
-        i = position(rows, acc[a].off, acc[a].len, acc[a].dirty_time, acc[a].dirty_leg)
+        k = acc[a].mark
+        i = position(rows, acc[a].off, acc[a].len, touches[k].time, touches[k].leg)
         i = max(i, acc[a].closed)
         starts[s] = i
         total += acc[a].len - i
@@ -969,7 +971,7 @@ def touch_with(acc, n_acc, rows, party, since, offset, touched, step, n_touched)
                 j = position(rows, off, acc[a].len, since, np.uint64(0))
                 j = max(j, acc[a].closed)
                 if j < acc[a].len and apply_to(acc, a, offset, step):
-                    n_touched = touch(acc, a, step, touched, n_touched, rows[off + j].time, rows[off + j].leg)
+                    n_touched = touch(acc, a, touched, n_touched, rows[off + j].time, rows[off + j].leg)
                 break
     return n_touched
 
@@ -984,7 +986,7 @@ def touch_since(acc, n_acc, rows, since, offset, touched, step, n_touched):
         j = max(j, acc[a].closed)
         if j < acc[a].len and apply_to(acc, a, offset, step):
             row = rows[acc[a].off + j]
-            n_touched = touch(acc, a, step, touched, n_touched, row.time, row.leg)
+            n_touched = touch(acc, a, touched, n_touched, row.time, row.leg)
     return n_touched
 
 

@@ -21,7 +21,7 @@ from tests.core.scenes import ACCOUNT as SUBJECT
 from tests.core.scenes import Worker, credit, crowd
 from tests.core.strategies import WITHOUT_SHRINKING, Mix, arrival, seeds, world
 
-SCRATCH = {"off", "poff", "cap", "pcap", "mark", "seen", "floor", "changed", "dirty_time", "dirty_leg"}
+SCRATCH = {"off", "poff", "cap", "pcap", "mark", "seen", "changed"}
 """Fields of an account that only say where it stands in memory, and which step came last."""
 
 EDGES = (NEVER, ALWAYS, 0, 1, -1, -(10**15), 253_402_300_799_999_999, 1_700_000_000_000_000)
