@@ -53,7 +53,10 @@ fi
 
 say "installing the locked dependencies"
 export VIRTUAL_ENV=$PWD/.venv
-"$uv" pip sync --quiet --require-hashes requirements-dev.lock
+# Compiled now (3 s), and not in each process: where PYTHONDONTWRITEBYTECODE is set, as in many images, a worker needs 1.8 s
+# instead of 0.7 s to be imported, every time.
+"$uv" pip sync --quiet --require-hashes --compile-bytecode requirements-dev.lock
 uv=.venv/bin/uv
 "$uv" pip install --quiet --no-deps --editable .
+.venv/bin/python -m compileall -q -j 0 detectors streams
 say "ready: .venv ($(.venv/bin/python --version))"

@@ -12,9 +12,12 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from streams.state.base import RecommendationEntry
+if TYPE_CHECKING:
+    from streams.state.base import (
+        RecommendationEntry,  # brings numba: commands that read a topic would wait for it
+    )
 
 CAUSE = "safehold-cause"
 ACTION = "safehold-action"

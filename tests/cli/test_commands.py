@@ -76,6 +76,14 @@ print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
     assert set(json.loads(ran.stderr.replace("'", '"'))) <= ({"msgspec"} if option == "--version" else set())
 
 
+def test_what_reads_topics_does_not_wait_for_the_compiler() -> None:
+    """`alerts`, `explain`, `dlq`, `topics`: numba alone takes half a second."""
+    modules = "publish, latest, page, topics, reading, settings"
+    code = f"import sys\nfrom streams import {modules}\nprint({{'numba', 'pyarrow', 'faust'}} & sys.modules.keys())"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "set()"
+
+
 def test_python_dash_m_is_the_same_command() -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "streams.cli", "--version"],
