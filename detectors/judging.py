@@ -230,7 +230,7 @@ def explain(
         config=force.config,
         config_version=force.version,
         config_digest=force.digest,
-        missing=("records-lost",) if state.records_lost(standing.time) else (),
+        missing=state.missing(slot, standing.time),
         arrays=force.plan,
     )
 

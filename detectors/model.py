@@ -137,6 +137,7 @@ class Kind(StrEnum):
     BASELINES = "baselines"
     RATES = "rates"
     BARRIER = "barrier"
+    QUARANTINE = "quarantine"  # never in the ledger: what stands where a frame was that people set aside
 
 
 LEG = np.dtype(
@@ -334,6 +335,45 @@ class Barrier(msgspec.Struct, frozen=True, kw_only=True, tag="barrier"):
     generation: str = ""
 
 
+class QuarantinedLeg(msgspec.Struct, frozen=True, array_like=True):
+    """What the balance needs of a leg that is set aside with its frame."""
+
+    source: int  # index into the record's `sources`
+    coordinate: int
+    day: int  # of the bank record's append time, days since 1970-01-01
+
+
+class QuarantinedCount(msgspec.Struct, frozen=True, array_like=True):
+    """A row of a `counts` frame that is set aside: `COUNT`."""
+
+    coordinate: int
+    source: int
+    day: int
+    accepted: int
+    rejected: int
+    no_effect: int
+    no_leg: int
+
+
+class Quarantine(msgspec.Struct, frozen=True, kw_only=True, tag="quarantine"):
+    """A ledger frame that two people set aside, in the place of that frame. Everything that the fold knows of it."""
+
+    record_id: str  # generation/partition/offset
+    effective_at: int  # append time of the signature that completed it, µs
+    by: tuple[str, ...]
+    reason: str
+    digest: str  # BLAKE2b of the message, hexadecimal
+    kind: str = ""  # of the frame; empty = not even its header can be read
+    n: int = 0  # records, as its header says
+    sources: tuple[str, ...] = ()
+    legs: tuple[QuarantinedLeg, ...] = ()
+    counts: tuple[QuarantinedCount, ...] = ()
+    accounts: tuple[
+        tuple[int, int, int], ...
+    ] = ()  # subject, earliest and latest time of its records; sorted
+    unread: int = 0  # records of the balance that cannot be read: the days that they are of stay broken
+
+
 Control = Fact | Flag | Decision | ConfigRecord | Baselines | Rates | Trace | Link | Barrier
 
 
@@ -350,7 +390,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[str, ...] = ()
     banks: tuple[str, ...] = ()
     rows: np.ndarray = np.zeros(0, LEG)
-    records: tuple[Control, ...] = ()
+    records: tuple[Control | Quarantine, ...] = ()
 
 
 class Action(IntEnum):

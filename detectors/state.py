@@ -24,6 +24,7 @@ from detectors.model import (
     Decision,
     Fact,
     Flag,
+    Quarantine,
     Rates,
 )
 from detectors.packing import STATE_LAYOUT
@@ -35,10 +36,11 @@ from detectors.window import ACCOUNT, ALWAYS, FACT, NEVER, PARTY, ROW, Relations
 
 COUNTERS = (
     "received", "accepted", "rejected", "no_effect", "no_leg",
-    "judged", "duplicate", "conflict", "late", "hub", "skipped", "redelivered",
+    "judged", "duplicate", "conflict", "late", "hub", "skipped", "redelivered", "quarantined",
 )  # fmt: skip
 """Counters per source partition and day. received = accepted + rejected; 2 accepted = legs + no_leg;
-legs = judged + late + duplicate + conflict + hub. `redelivered` legs were counted before and are outside the balance."""
+legs = judged + late + duplicate + conflict + hub + quarantined. `redelivered` legs were counted before and are outside the
+balance. Append only: heads that are stored have what they had."""
 
 KEPT_DAYS = 400
 """Days of a source that are counted apart, the newest ones. What was counted on older ones stands in one sum."""
@@ -65,6 +67,16 @@ class Gap(msgspec.Struct, array_like=True):
     history_from: int = ALWAYS  # until a leg comes
 
 
+class SetAside(msgspec.Struct, frozen=True, array_like=True):
+    """A ledger frame that two people set aside, as the balance sees it."""
+
+    offset: int
+    kind: str  # empty = unknown
+    n: int  # records by its header
+    unread: int  # of those that the balance counts, how many cannot be read
+    sources: tuple[str, ...] = ()
+
+
 class Head(msgspec.Struct, kw_only=True):
     """What one partition has applied, and the counters that must balance."""
 
@@ -81,6 +93,7 @@ class Head(msgspec.Struct, kw_only=True):
     front: int = NEVER  # greatest event time applied: what short-ledger intake waits for
     accounts: int = 0  # how many there were: a hint for the room that loading needs
     gaps: list[Gap] = []  # in order of offset
+    quarantined: list[SetAside] = []  # in order of offset
 
 
 class Standing(msgspec.Struct, frozen=True, array_like=True):
@@ -112,11 +125,15 @@ class Case(msgspec.Struct, array_like=True):
     decisions: list[Decision] = []
 
 
+Kept = Flag | ConfigRecord | Baselines | Rates | Quarantine
+"""Control records that more than one account is judged under."""
+
+
 class ControlImage(msgspec.Struct, kw_only=True):
     """The control records of a partition, packed."""
 
     layout: int = STATE_LAYOUT
-    records: list[tuple[int, Flag | ConfigRecord | Baselines | Rates]] = []  # (ledger offset, record)
+    records: list[tuple[int, Kept]] = []  # (ledger offset, record)
 
 
 class ConfigInForce(msgspec.Struct, frozen=True):
@@ -169,11 +186,13 @@ class PartitionState:
             config_digest=first.digest,
         )
         self.configs: Dated[ConfigInForce] = Dated(first)
-        self.control_log: list[tuple[int, Flag | ConfigRecord | Baselines | Rates]] = []
+        self.control_log: list[tuple[int, Kept]] = []
         self.baselines: Dated[Baselines | None] = Dated(None)
         self.rates: Dated[Rates | None] = Dated(None)
         self.control_keys: set[tuple[str, str, int]] = set()
         self.flags = FlagRegistry(settings.open_for)
+        self.set_aside: dict[int, list[tuple[int, int]]] = {}
+        """Subject → (earliest, latest time) of its records in each frame that was set aside."""
         self._acc = Arena(ACCOUNT, capacity)
         self.n_acc = 0
         self.table = np.full(_power(4 * capacity), -1, np.int32)
@@ -585,7 +604,7 @@ class PartitionState:
 
     def load_head(self, blob: bytes) -> None:
         """Load a head; refuses another layout, partition, partition count, generation or key."""
-        head = _decode_head(blob)
+        head = decode_head(blob)
         mine = self.head
         for name in ("layout", "partition", "partitions", "generation", "key_id"):
             if getattr(head, name) != getattr(mine, name):
@@ -624,6 +643,15 @@ class PartitionState:
         gaps = window.gaps_of([(gap.since, gap.history_from) for gap in self.head.gaps])
         self.fold = self.fold._replace(gaps=gaps)
 
+    def missing(self, slot: int, time: int) -> tuple[str, ...]:
+        """Codes of `body.MISSING` for a leg of this account and time."""
+        hold = self.settings.hold
+        aside = self.set_aside.get(int(self.acc["subject"][slot]), ())
+        lost = ("records-lost",) if self.records_lost(time) else ()
+        if any(first <= time < last + hold for first, last in aside):
+            return (*lost, "records-quarantined")
+        return lost
+
     def records_lost(self, time: int) -> bool:
         """Whether records are lost that a leg of this time, or what is visible at it, may hang on."""
         hold = self.settings.hold
@@ -635,7 +663,7 @@ class PartitionState:
         """The control records as bytes."""
         return _encode(ControlImage(records=self.control_log))
 
-    def remember(self, offset: int, record: Flag | ConfigRecord | Baselines | Rates) -> None:
+    def remember(self, offset: int, record: Kept) -> None:
         """Keep a control record that every account is judged under, once."""
         key = (type(record).__name__, record.record_id, record.effective_at)
         if key not in self.control_keys:
@@ -684,6 +712,15 @@ class PartitionState:
             + self.n_facts * FACT.itemsize
             + self.n_household * self.household.itemsize,
         }
+
+
+def decode_head(blob: bytes) -> Head:
+    """A head as it was packed. One that was written before a counter existed has counted none of it."""
+    head = _decode_head(blob)
+    for days in head.counters.values():
+        for counts in days.values():
+            counts += [0] * (len(COUNTERS) - len(counts))
+    return head
 
 
 def new_pool() -> np.ndarray:

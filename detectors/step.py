@@ -19,6 +19,7 @@ from detectors.config import Config
 from detectors.measures import measure_params
 from detectors.model import (
     ACTION_NAMES,
+    COUNT,
     DAY,
     ENGINE_VERSION,
     Action,
@@ -33,12 +34,22 @@ from detectors.model import (
     Kind,
     Link,
     Mode,
+    Quarantine,
     Rates,
     Trace,
 )
 from detectors.scoring import plan
 from detectors.settings import FoldSettings
-from detectors.state import COUNTERS, Case, ConfigInForce, PartitionState, Said, Standing
+from detectors.state import (
+    COUNTERS,
+    Case,
+    ConfigInForce,
+    Kept,
+    PartitionState,
+    Said,
+    SetAside,
+    Standing,
+)
 from detectors.typologies import TOO_DENSE
 from detectors.window import ALWAYS, NEVER, ROW
 
@@ -146,7 +157,7 @@ def load_control(state: PartitionState, blob: bytes) -> None:
     state.control_changed = False
 
 
-def _enter(state: PartitionState, record: Flag | ConfigRecord | Baselines | Rates) -> int | None:
+def _enter(state: PartitionState, record: Kept) -> int | None:
     """Enter a control record. Returns the earliest time whose answer may change, None = nothing changes."""
     if isinstance(record, Flag):
         return state.flags.add(record)
@@ -157,6 +168,10 @@ def _enter(state: PartitionState, record: Flag | ConfigRecord | Baselines | Rate
         return record.effective_at if state.configs.add(*key, value) else None
     if isinstance(record, Baselines):
         return record.effective_at if state.baselines.add(*key, record) else None
+    if isinstance(record, Quarantine):
+        for subject, first, last in record.accounts:
+            state.set_aside.setdefault(subject, []).append((first, last))
+        return None
     state.rates.add(*key, record)
     return None
 
@@ -190,7 +205,7 @@ class _Step:
             if len(frame.rows):
                 self._insert_legs()
         elif frame.kind is Kind.COUNTS:
-            self._counts()
+            self._counts(frame.rows, frame.sources)
         else:
             for record in frame.records:
                 self._control(record)
@@ -204,10 +219,9 @@ class _Step:
 
     # -- inserting -----------------------------------------------------------------------------------------------------
 
-    def _counts(self) -> None:
-        state, frame = self.state, self.frame
-        rows = frame.rows
-        for index, name in enumerate(frame.sources):
+    def _counts(self, rows: np.ndarray, sources: Sequence[str]) -> None:
+        state = self.state
+        for index, name in enumerate(sources):
             mine = rows[rows["source"] == index]
             seen = state.head.coordinates.get("counts:" + name, -1)
             mine = mine[mine["coordinate"] > seen]
@@ -321,7 +335,37 @@ class _Step:
 
     # -- control records -----------------------------------------------------------------------------------------------
 
-    def _control(self, record: Control) -> None:
+    def _set_aside(self, record: Quarantine) -> None:
+        """Enter what stands in the place of a frame: its rows settle as they would have, without being judged."""
+        state = self.state
+        if record.legs:
+            source, coordinate, day = (
+                np.array([getattr(leg, name) for leg in record.legs], np.int64)
+                for name in ("source", "coordinate", "day")
+            )
+            source = np.array([state.source(name) for name in record.sources], np.int64)[source]
+            again = self._redelivered(source, coordinate)
+            for number, today, came_again in zip(source.tolist(), day.tolist(), again.tolist(), strict=True):
+                outcome = "redelivered" if came_again else "quarantined"
+                state.count(state.sources[number], today, COUNTERS.index(outcome), 1)
+                self.result.legs[outcome] = self.result.legs.get(outcome, 0) + 1
+        if record.counts:
+            rows = np.zeros(len(record.counts), COUNT)
+            for name in record.counts[0].__struct_fields__:
+                rows[name] = [getattr(count, name) for count in record.counts]
+            self._counts(rows, record.sources)
+        state.head.quarantined.append(
+            SetAside(self.offset, record.kind, record.n, record.unread, record.sources)
+        )
+        kept = msgspec.structs.replace(record, legs=(), counts=())
+        _enter(state, kept)
+        state.remember(self.offset, kept)
+        for subject, first, _ in record.accounts:
+            slot = state.slot(subject)
+            if slot >= 0 and window.apply_to(state.acc, slot, self.offset, self.number):
+                self._touch_account(slot, first)
+
+    def _control(self, record: Control | Quarantine) -> None:
         state, offset = self.state, self.offset
         if isinstance(record, Fact):
             slot = state.slot(record.subject, create=True)
@@ -358,6 +402,8 @@ class _Step:
                 case.decisions.append(record)
                 case.decisions.sort(key=lambda d: (d.effective_at, d.record_id))
                 state.acc["changed"][slot] = 1
+        elif isinstance(record, Quarantine):
+            self._set_aside(record)
         elif isinstance(record, Trace | Link | Barrier):
             pass  # defined, carried and kept in the log; nothing reads them yet
         else:  # pragma: no cover - the decoder knows no other

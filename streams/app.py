@@ -61,6 +61,7 @@ from streams.monitor import CHANNEL_SIZE, Batch, LedgerChannel, Monitor
 from streams.partition import PartitionSettings, Phase
 from streams.payment import DecodeContext
 from streams.pseudonyms import BadKey, PseudonymKey, Pseudonyms
+from streams.quarantine import QuarantineTopic
 from streams.rates import load_rates
 from streams.settings import BankTopic, Settings
 from streams.state.base import (
@@ -433,6 +434,7 @@ def assemble(
     app = make_app(settings, folder)
     channel = LedgerChannel(app, maxsize=CHANNEL_SIZE)
     group = f"{settings.topic_prefix}-{settings.generation}"
+    quarantines = QuarantineTopic(topic=names.quarantine, generation=settings.generation, options=options)
     monitor = Monitor(
         topic=names.ledger,
         group=f"{group}-monitor",
@@ -450,6 +452,7 @@ def assemble(
             accept_gap=settings.accept_gap,
         ),
         channel=lambda: channel,
+        quarantines=quarantines,
         observe=partial(outputs.count, metrics),
         show=partial(watching.show_states, metrics),
     )
@@ -501,7 +504,7 @@ def assemble(
         mine=partial(monitor.owns, 0),
         metrics=metrics,
     )
-    services: list[Service] = [*extra, feeds, exchange, monitor, intake, reconciler]
+    services: list[Service] = [*extra, feeds, exchange, quarantines, monitor, intake, reconciler]
     return Parts(
         app, Plumbing(services), store, metrics, progress, intake, monitor, feeds, exchange, reconciler
     )

@@ -34,6 +34,7 @@ def _addresses() -> dict[str, str]:
         "accounts": names.accounts,
         "decisions": names.decisions,
         "config": names.config,
+        "quarantine": names.quarantine,
     }
 
 
@@ -245,6 +246,13 @@ def _messages() -> dict[str, Any]:
             key=control,
             payload=_schema(schemas.CONFIG),
         ),
+        "quarantined": _message(
+            "Quarantine of a ledger frame",
+            "A frame stopped its partition (its worker says so); somebody signs that it is set aside, two different people are "
+            "needed; what it became (its worker, before it goes on). Of one frame the first outcome counts.",
+            key={"type": "string", "description": "<generation>/<ledger partition>/<offset>"},
+            payload=_schema(schemas.QUARANTINE),
+        ),
     }
 
 
@@ -260,6 +268,7 @@ _CARRIES: dict[str, tuple[str, ...]] = {
     "accounts": ("account",),
     "decisions": ("decision",),
     "config": ("configuration",),
+    "quarantine": ("quarantined",),
 }
 _DOES: dict[str, tuple[str, ...]] = {
     "bankPayments": ("receive",),
@@ -273,8 +282,9 @@ _DOES: dict[str, tuple[str, ...]] = {
     "accounts": ("receive",),
     "decisions": ("receive",),
     "config": ("receive",),
+    "quarantine": ("receive", "send"),
 }
-"""What the worker does. It sends to the flags topic where an expiry passes."""
+"""What the worker does. `safehold quarantine` writes the signatures. It sends to the flags topic where an expiry passes."""
 
 _PARAMETERS: dict[str, Any] = {
     "bankPayments": {"bankTopic": {"description": "`topics[].name` of the settings"}},

@@ -1,7 +1,7 @@
 """The balance, from the stored heads: per source partition and day nothing is lost and nothing counted twice.
 
     received = accepted + rejected
-    2 x accepted = sides without a leg + judged + late + duplicate + conflict + legs at hubs
+    2 x accepted = sides without a leg + judged + late + duplicate + conflict + legs at hubs + quarantined
 
 The counts of a message are in one ledger partition and its legs in others, and heads are written one by one: while work is
 on its way a sum may be off. So a day is broken only if it is off, has not changed for a while, and everything that the ledger
@@ -16,11 +16,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 from aiokafka.errors import KafkaError
 from mode import Service
 
-from detectors.state import COUNTERS, Head
+from detectors.state import COUNTERS, Head, decode_head
 from streams.metrics import Metrics
 from streams.state.base import StateStore, StoreError
 
@@ -30,12 +29,10 @@ EVERY_SECONDS = 60.0
 SETTLED_SECONDS = 600.0
 """Longer than any append takes between its legs and their counts."""
 
-OUTCOMES = ("judged", "late", "duplicate", "conflict", "hub")
+OUTCOMES = ("judged", "late", "duplicate", "conflict", "hub", "quarantined")
 
 Day = tuple[str, int]
 """Source partition, and day since 1970 on which its messages arrived."""
-
-_decode = msgspec.msgpack.Decoder(Head).decode
 
 
 def add_up(heads: Iterable[Head]) -> dict[Day, dict[str, int]]:
@@ -63,6 +60,18 @@ def difference(sums: Mapping[str, int]) -> str:
     return "; ".join(problems)
 
 
+def set_aside(heads: Mapping[int, Head], source: str) -> str:
+    """Quarantined frames whose rows cannot be read and may be of this source, in words; empty = there are none."""
+    found = [
+        f"frame {frame.offset} of ledger partition {partition}"
+        + (f" with {frame.unread} rows" if frame.kind else ", of which nothing is known")
+        for partition, head in sorted(heads.items())
+        for frame in head.quarantined
+        if (frame.unread or not frame.kind) and (source in frame.sources or not frame.sources)
+    ]
+    return f"; set aside and not readable: {', '.join(found)}" if found else ""
+
+
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """A day that is off: since when it has not changed, and where the ledger ended then."""
@@ -87,7 +96,7 @@ class Balance:
         for day, sums in add_up(heads.values()).items():
             problem = difference(sums)
             if problem:
-                problems[day] = problem
+                problems[day] = problem + set_aside(heads, day[0])
                 before = self._off.get(day)
                 off[day] = before if before and before.sums == sums else _Seen(now, sums, ends)
         self._off = off
@@ -151,7 +160,7 @@ class Reconciler(Service):
         for partition in range(self._partitions):
             blob = await self._store.load_head(partition)
             if blob is not None:
-                heads[partition] = _decode(blob)
+                heads[partition] = decode_head(blob)
         for source, day in self._balance.look(heads, ends, time.monotonic()):
             problem = self._balance.broken[source, day]
             log.error(

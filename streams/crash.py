@@ -20,6 +20,11 @@ POINTS = (
     "after-control",
     "after-head",
     "after-ledger-commit",
+    # monitor, at a frame that had stopped a partition
+    "before-stopped",
+    "after-stopped",
+    "before-outcome",
+    "after-outcome",
     # intake
     "after-decode",
     "after-vault",

@@ -74,7 +74,7 @@ class Metrics:
         self.judged_legs = self._counter("judged_legs_total", "Legs that were judged.")
         self.legs = self._counter(
             "legs_total",
-            "Ledger legs by outcome: judged, late, duplicate, conflict, hub, redelivered.",
+            "Ledger legs by outcome: judged, late, duplicate, conflict, hub, redelivered, quarantined.",
             ("outcome",),
         )
         self.recommendations = self._counter(
@@ -103,6 +103,10 @@ class Metrics:
             "partitions_stopped", "Ledger partitions that stopped on an error and wait for an operator."
         )
 
+        self.quarantined_frames = self._counter(
+            "quarantined_frames_total",
+            "Ledger frames that two people set aside, when this worker settled it.",
+        )
         self.accepted_gaps = self._counter(
             "accepted_gaps_total",
             "Times that a partition went on where its ledger begins later than its state ends: records are lost.",

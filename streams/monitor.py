@@ -30,6 +30,7 @@ from streams.keeping import Keeper
 from streams.metrics import Metrics
 from streams.partition import Partition, PartitionSettings, Phase, Record
 from streams.publish import Message, Publisher
+from streams.quarantine import Quarantines
 from streams.state.base import StateStore
 
 log = logging.getLogger(__name__)
@@ -80,6 +81,7 @@ class Monitor(Service):
         metrics: Metrics,
         settings: PartitionSettings,
         channel: Callable[[], Any],
+        quarantines: Quarantines | None = None,
         observe: Callable[[Any], None] | None = None,
         show: Callable[[Mapping[int, StateLike]], None] = lambda states: None,
         threaded: bool = True,
@@ -100,6 +102,7 @@ class Monitor(Service):
         self._progress = progress
         self._metrics = metrics
         self._settings = settings
+        self._quarantines = quarantines
         self._channel = channel
         self.keeper: Keeper | None = None
         """Set it before the start to have snapshots."""
@@ -236,6 +239,7 @@ class Monitor(Service):
             restore=self.keeper.restore if self.keeper else None,
             keep=self.keeper.after_flush if self.keeper else None,
             observe=self._observe,
+            quarantines=self._quarantines,
         )
 
     async def _park_all(self) -> None:

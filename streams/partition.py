@@ -5,7 +5,7 @@ A crash between any two of the numbered steps loses and doubles nothing:
      1  claim the partition's epoch in the store
      2  load head, control and accounts
      3  read from applied + 1 on
-     4  decode; an offset jump stops the partition
+     4  decode; an offset jump stops the partition, and so does a frame that cannot be read (see below)
      5  step
      6  publish the outputs and wait until all are acknowledged
      7  tell intake how far the ledger is applied
@@ -13,6 +13,10 @@ A crash between any two of the numbered steps loses and doubles nothing:
      9  write the control records, if they changed
     10  write the head, last: epoch and stored offset must be those that we know
     11  commit the offset to Kafka, for lag tools
+
+A frame that cannot be read or stepped stops the partition: all before it is judged, said and written, and the quarantine topic
+says where it stands. With the signatures of two people it goes on without a restart, the quarantine standing in the place of the
+frame. At such an offset a step of its own settles between 5 and 6, in that topic, what the frame became (`streams.quarantine`).
 
 Steps 8 to 11 write one frame's image of the state in a task of their own; newer frames go through 3 to 7 meanwhile.
 """
@@ -33,13 +37,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from aiokafka.errors import KafkaError
 
-from detectors.model import Frame, Kind
+from detectors.model import Frame, Kind, Quarantine
 from streams import ledger
 from streams.board import Progress
 from streams.crash import crash_point
 from streams.folding import Fold, StateLike
 from streams.metrics import Metrics
-from streams.publish import Message, Publisher
+from streams.publish import Message, Publication, Publisher
+from streams.quarantine import Case, Outcome, Quarantines, digest_of, frame_of, in_place_of, stopped_at
 from streams.state.base import MAX_CHUNK, FenceLost, RecommendationEntry, StateStore, StoreError, chunked
 
 log = logging.getLogger(__name__)
@@ -94,6 +99,30 @@ class Stopped(Exception):
     """The partition must not go on: what went wrong would go wrong again, and skipping is not allowed."""
 
 
+class FrameFailed(Exception):
+    """A frame cannot be decoded or stepped. It would fail again."""
+
+    def __init__(self, offset: int, problem: Exception) -> None:
+        self.offset = offset
+        self.value = b""
+        # What the fold raises may quote the data; what the decoder says is our own text.
+        own = isinstance(problem, ledger.LedgerError)
+        self.problem = f"{type(problem).__name__}: {problem}" if own else type(problem).__name__
+        super().__init__(f"frame {offset}: {type(problem).__name__}: {problem}")
+
+
+class Standing(Exception):
+    """Everything before a frame that failed is written; it takes people to go on."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        super().__init__(f"stopped at offset {offset}")
+
+
+class Overruled(Exception):
+    """Another owner has settled what a frame became, and it is not what we did."""
+
+
 class OffsetJump(Exception):
     """Records between the last one and this are missing."""
 
@@ -120,6 +149,8 @@ class PartitionSettings:
     retry_most: float = 15.0
     belongs: tuple[str, str] | None = None
     """(key id, generation) that every frame must have."""
+    signed_seconds: float = 1.0
+    """How often a partition that stands at a frame asks whether it was signed."""
     accept_gap: bool = False
     """Go on where the log starts later than the state ends. An operator's decision; accounts then have less history."""
 
@@ -143,9 +174,11 @@ class Partition:
         restore: Callable[[int, int], Awaitable[bool]] | None = None,
         observe: Callable[[Any], None] | None = None,
         keep: Callable[[int, int, int], Awaitable[None]] | None = None,
+        quarantines: Quarantines | None = None,
     ) -> None:
         """`restore(partition, epoch)` fills an empty partition of the store from a snapshot, if there is one;
         `keep(partition, applied, epoch)` takes one if it is due. `observe(result)` counts what a step did.
+        Without `quarantines` a frame that fails stops the partition for good.
         """
         self.number = number
         self.phase = Phase.LOADING
@@ -170,6 +203,10 @@ class Partition:
         self._restore = restore
         self._observe = observe
         self._keep = keep
+        self._quarantines = quarantines
+        self._marked: set[int] = set()  # offsets at which this partition has stopped once, here or elsewhere
+        self._failed: dict[int, str] = {}  # those at which it failed in this process → why
+        self._bare: set[int] = set()  # those of which the fold takes nothing but the header
         self._queue: deque[Sequence[Record]] = deque()
         self._queued_bytes = 0
         self._held = False
@@ -288,6 +325,20 @@ class Partition:
                     self._stop(f"ledger gap: {jump}")
                     return
                 self._retry(str(jump))
+            except Overruled as overruled:
+                self._retry(str(overruled))
+            except FrameFailed as failed:
+                log.exception("partition stopped", extra={"partition": self.number, "offset": failed.offset})
+                self._stop(str(failed))
+                if not await self._report(failed):
+                    return
+                self.phase = Phase.RETRYING  # once more, up to the frame: what is before it is not lost
+            except Standing as standing:
+                self._stop(self._what_stands(standing.offset))
+                await self._signed(standing.offset)
+                if not self._parking and not await self._still_member():
+                    break
+                self._retry(f"settles what became of offset {standing.offset}")
             except (StoreError, KafkaError, OSError, TimeoutError) as problem:
                 if isinstance(problem, StoreError):
                     self._metrics.state_store_errors.inc()
@@ -308,6 +359,64 @@ class Partition:
             await asyncio.sleep(wait)
             wait = min(wait * 2, self._settings.retry_most)
         self.phase = Phase.GONE
+
+    async def _report(self, failed: FrameFailed) -> bool:
+        """Say in the quarantine topic where we stand, until it is taken. False: nobody could help here."""
+        quarantines = self._quarantines
+        if quarantines is None:
+            return False
+        at = failed.offset
+        if at in self._failed or self._is_signed(
+            at
+        ):  # what stands in the place of the frame failed: less of it
+            if at in self._bare:
+                return False
+            self._bare.add(at)
+        self._failed[at] = failed.problem
+        generation = quarantines.cases.generation
+        said = stopped_at(failed.value, generation, self.number, at, failed.problem)
+        crash_point("before-stopped")
+        while not self._leaving and not self._parking:
+            try:
+                await quarantines.refresh()
+                if (self.number, at) not in quarantines.cases.all:
+                    await quarantines.append(said)
+                    crash_point("after-stopped")
+                return True
+            except (KafkaError, TimeoutError, OSError):
+                await asyncio.sleep(self._settings.retry_seconds)
+        return True
+
+    def _is_signed(self, offset: int) -> bool:
+        case = self._case(offset)
+        return case is not None and case.signed
+
+    def _case(self, offset: int) -> Case | None:
+        return None if self._quarantines is None else self._quarantines.cases.all.get((self.number, offset))
+
+    def _what_stands(self, offset: int) -> str:
+        case = self._case(offset)
+        signed = ", ".join(case.people.values()) if case else ""
+        return (
+            f"stands at offset {offset}: {self._failed.get(offset, 'it failed')}. Two people can set the frame aside: "
+            f"safehold quarantine {self.number} {offset}"
+            + (f" (signed by {signed} so far)" if signed else "")
+        )
+
+    async def _signed(self, offset: int) -> None:
+        """Until the frame is signed by enough people, or another owner has settled it."""
+        quarantines = self._quarantines
+        assert quarantines is not None
+        while not self._parking:
+            await asyncio.sleep(self._settings.signed_seconds)
+            try:
+                await quarantines.refresh()
+            except (KafkaError, TimeoutError, OSError):
+                continue
+            case = self._case(offset)
+            if case is not None and (case.signed or case.outcome is not None):
+                return
+            self.problem = self._what_stands(offset)
 
     async def _still_member(self) -> bool:
         """Whether the group still takes a commit from us. Asks until there is an answer."""
@@ -372,6 +481,9 @@ class Partition:
         self._written = state.head.applied if head is not None else None
         # Everything below the committed offset was published and acknowledged: a rebuild does not say it again.
         self._floor = await self._broker.committed(self.number) or 0
+        if self._quarantines is not None:
+            await self._quarantines.refresh()
+            self._marked = self._quarantines.cases.offsets(self.number)
         start = await self._broker.start_of_log(self.number)
         if start > self._next:
             self._accept_gap(state, start)
@@ -447,6 +559,73 @@ class Partition:
         return records
 
     async def _apply(self, records: Sequence[Record]) -> None:
+        try:
+            await self._apply_all(records)
+        except FrameFailed as failed:
+            failed.value = next((r.value or b"" for r in records if r.offset == failed.offset), b"")
+            raise
+
+    def _decode(self, record: Record) -> Frame:
+        try:
+            return ledger.decode(
+                record.value or b"",
+                offset=record.offset,
+                appended=record.timestamp * 1000,
+                belongs=self._settings.belongs,
+            )
+        except ledger.LedgerError as problem:
+            raise FrameFailed(record.offset, problem) from problem
+
+    async def _settle(self, record: Record) -> None:
+        """Apply what became of a frame that has stopped a partition once; settle it where nobody has."""
+        at, value = record.offset, record.value or b""
+        case = self._case(at)
+        assert case is not None
+        settled = case.outcome
+        if settled is None:
+            if case.signed:
+                settled = self._outcome(
+                    at, in_place_of(value, case, self._settings.belongs, bare=at in self._bare)
+                )
+            elif at in self._failed:
+                await self.flush()
+                raise Standing(at)
+            else:  # it failed elsewhere: another version, or another time
+                settled = self._outcome(at, None)
+        if settled.quarantine is None:
+            frame = self._decode(record)
+        elif settled.quarantine.digest != digest_of(value):
+            raise Stopped(f"the quarantine of offset {at} is of another frame than the ledger has there")
+        else:
+            frame = frame_of(settled.quarantine, at)
+        self._next += 1
+        await self._step([frame], settle=settled if case.outcome is None else None)
+
+    def _outcome(self, offset: int, quarantine: Quarantine | None) -> Outcome:
+        assert self._quarantines is not None
+        generation = self._quarantines.cases.generation
+        return Outcome(generation=generation, partition=self.number, offset=offset, quarantine=quarantine)
+
+    async def _write_outcome(self, outcome: Outcome) -> None:
+        """Say what a frame became, before anything else is said of it. The first word of all owners counts."""
+        quarantines = self._quarantines
+        assert quarantines is not None
+        crash_point("before-outcome")
+        await self._store.confirm(self.number, self._epoch)
+        await quarantines.append(outcome)
+        crash_point("after-outcome")
+        case = self._case(outcome.offset)
+        if case is None or case.outcome != outcome:
+            raise Overruled(f"another owner has settled what became of offset {outcome.offset}")
+        aside = outcome.quarantine
+        if aside is not None:
+            self._metrics.quarantined_frames.inc()
+        log.warning(
+            "frame set aside" if aside is not None else "frame applied after all",
+            extra={"partition": self.number, "offset": outcome.offset},
+        )
+
+    async def _apply_all(self, records: Sequence[Record]) -> None:
         frames: list[Frame] = []
         rows = 0
         for record in records:
@@ -457,12 +636,13 @@ class Partition:
                 if self._jump_at != self._next:
                     self._jump_at, self._jumps = self._next, 0
                 raise OffsetJump(f"offset {record.offset} came where {self._next} was due")
-            frame = ledger.decode(
-                record.value or b"",
-                offset=record.offset,
-                appended=record.timestamp * 1000,
-                belongs=self._settings.belongs,
-            )
+            if record.offset in self._marked:
+                if frames:
+                    await self._step(frames)
+                    frames, rows = [], 0
+                await self._settle(record)
+                continue
+            frame = self._decode(record)
             self._next += 1
             frames.append(frame)
             rows += len(frame.rows) + len(frame.records)
@@ -472,18 +652,16 @@ class Partition:
         if frames:
             await self._step(frames)
 
-    async def _step(self, frames: list[Frame]) -> None:
+    async def _step(self, frames: list[Frame], settle: Outcome | None = None) -> None:
         state = self._state
         if state is None:
             return
         # 5. step
         started = time.perf_counter()
-        if self._executor is None:
-            result = self._fold.step(state, frames)
-        else:
-            result = await asyncio.get_running_loop().run_in_executor(
-                self._executor, self._fold.step, state, frames
-            )
+        try:
+            result = await self._compute(self._fold.step, state, frames)
+        except Exception as problem:  # the frames before it are applied, so it is the one after them
+            raise FrameFailed(state.head.applied + 1, problem) from problem
         self._metrics.step_time.observe(time.perf_counter() - started)
         if not self._dirty:
             self._dirty, self._dirty_since = True, time.monotonic()
@@ -491,11 +669,13 @@ class Partition:
                 self.unwritten_since = self._dirty_since
         self._unflushed += sum(len(frame.rows) + len(frame.records) for frame in frames)
         crash_point("after-step")
+        if settle is not None:
+            await self._write_outcome(settle)
         # 6. publish, and wait until all is acknowledged
-        publication = self._publisher(self.number, result.outputs)
+        publication = self._messages(result.outputs)
         if frames[0].offset < self._floor:
             unsaid = [output for output in result.outputs if output.cause.offset >= self._floor]
-            publication.messages = self._publisher(self.number, unsaid).messages
+            publication.messages = self._messages(unsaid).messages
         if publication.messages:
             waiting = []
             for message in publication.messages:
@@ -508,6 +688,17 @@ class Partition:
         # 7. tell intake
         self._progress.set_applied(self.number, frames[-1].offset)
         self.last_progress = time.monotonic()
+
+    def _messages(self, outputs: Sequence[Any]) -> Publication:
+        try:
+            return self._publisher(self.number, outputs)
+        except Exception:
+            for output in outputs:
+                try:
+                    self._publisher(self.number, [output])
+                except Exception as problem:  # it is what its frame caused
+                    raise FrameFailed(output.cause.offset, problem) from problem
+            raise
 
     def _show(self, frames: Sequence[Frame], result: Any) -> None:
         if self._observe is not None:

@@ -77,6 +77,10 @@ class TopicNames:
         return f"{self.prefix}.config.v1"
 
     @property
+    def quarantine(self) -> str:
+        return f"{self.prefix}.quarantine.v1"
+
+    @property
     def controls(self) -> tuple[str, ...]:
         """The low-rate topics that feeds reads."""
         return (self.flags, self.accounts, self.decisions, self.config)
@@ -158,6 +162,14 @@ def wanted(
         control(names.accounts, "what banks say of accounts"),
         control(names.decisions, "what people decided"),
         control(names.config, "detector configurations, baselines, rates"),
+        TopicSpec(
+            names.quarantine,
+            1,
+            "ledger frames that stopped their partition, and who set them aside",
+            {**plain, "message.timestamp.type": "LogAppendTime"},
+            # A rebuild must find what became of every frame that the ledger still has, however long that is.
+            {"retention.ms": FOREVER, "retention.bytes": FOREVER, **safe},
+        ),
         *(
             TopicSpec(
                 source,

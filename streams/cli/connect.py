@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
     from kafka import KafkaAdminClient
 
+    from detectors.state import Head
     from streams.settings import Settings
     from streams.topics import TopicNames, TopicSpec
 
@@ -168,6 +169,22 @@ async def consumer(settings: Settings, **options: Any) -> AsyncIterator[AIOKafka
         yield client
     finally:
         await client.stop()
+
+
+async def heads(settings: Settings) -> dict[int, Head]:
+    """The head of each ledger partition, as the store has it; none where a store in memory is of another process."""
+    from detectors.state import decode_head
+    from streams.app import make_store
+
+    if settings.store == "memory":
+        return {}
+    store = make_store(settings, "")
+    await store.open()
+    try:
+        blobs = {number: await store.load_head(number) for number in range(settings.ledger_partitions)}
+    finally:
+        await store.close()
+    return {number: decode_head(blob) for number, blob in blobs.items() if blob is not None}
 
 
 def run(settings: Settings, work: Coroutine[Any, Any, T]) -> T:

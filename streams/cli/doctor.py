@@ -178,7 +178,14 @@ def _settings(path: Path | None) -> tuple[Settings | None, Finding]:
 
 
 def _installation(chosen: Settings) -> list[Finding]:
-    looks: list[Callable[[Settings], Finding]] = [_pseudonym_key, _vault_key, _configuration, _kafka, _store]
+    looks: list[Callable[[Settings], Finding]] = [
+        _pseudonym_key,
+        _vault_key,
+        _configuration,
+        _kafka,
+        _store,
+        _stopped,
+    ]
     return [look(chosen) for look in looks]
 
 
@@ -260,6 +267,35 @@ def _kafka(chosen: Settings) -> Finding:
             "kafka", "fail", "; ".join(problems), "safehold topics create, then safehold topics check"
         )
     return Finding("kafka", "ok", f"{', '.join(chosen.bootstrap_servers)}; every topic is as it must be")
+
+
+def _stopped(chosen: Settings) -> Finding:
+    """Partitions that stand at a frame, and gaps that were accepted."""
+    from streams.cli.connect import probe, run
+    from streams.cli.quarantine import HALF, SIGNED, STANDS, WORDS, known, state_of
+
+    name = "ledger frames"
+    try:
+        probe(chosen)
+        cases, stored = run(chosen, known(chosen))
+    except CliError as problem:
+        return Finding(name, "skip", f"not looked at: {problem}")
+    states = {place: state_of(case, stored) for place, case in sorted(cases.all.items())}
+    standing = [
+        f"partition {partition} at offset {offset} {WORDS[state]}"
+        for (partition, offset), state in states.items()
+        if state in (STANDS, HALF, SIGNED)
+    ]
+    if standing:
+        return Finding(
+            name, "fail", "; ".join(standing), "docs/runbooks/partition-stopped.md; safehold quarantine list"
+        )
+    aside = sum(len(head.quarantined) for head in stored.values())
+    gaps = sum(len(head.gaps) for head in stored.values())
+    if aside or gaps:
+        said = f"{aside} set aside, {gaps} gaps accepted: their days may stay broken in the balance"
+        return Finding(name, "warn", said, "safehold quarantine list; docs/runbooks/balance-break.md")
+    return Finding(name, "ok", "no partition stands at one")
 
 
 def _store(chosen: Settings) -> Finding:

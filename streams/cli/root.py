@@ -16,6 +16,7 @@ from streams.cli.explain import explain
 from streams.cli.flags import app as flags
 from streams.cli.helping import HelpGroup
 from streams.cli.judge import judge
+from streams.cli.quarantine import quarantine
 from streams.cli.replay import replay
 from streams.cli.topics import app as topics
 from streams.cli.worker import worker
@@ -61,6 +62,7 @@ app.command("explain")(explain)
 app.add_typer(flags, name="flags")
 app.add_typer(accounts, name="accounts")
 app.add_typer(dlq, name="dlq")
+app.command("quarantine")(quarantine)
 app.add_typer(detectors, name="detectors")
 app.command("check-config")(check_config)
 app.command("doctor")(doctor)

@@ -11,7 +11,7 @@ import msgspec
 
 from detectors import body
 from detectors.model import ACTION_NAMES
-from streams import controls
+from streams import controls, quarantine
 from streams.formats import canonical, mapping
 
 RECOMMENDATION = "recommendation.v1.schema.json"
@@ -21,6 +21,7 @@ FLAG = "flag.v1.schema.json"
 ACCOUNT = "account.v1.schema.json"
 DECISION = "decision.v1.schema.json"
 CONFIG = "config.v1.schema.json"
+QUARANTINE = "quarantine.v1.schema.json"
 
 _UNITS = {
     "event_time": "µs since 1970, UTC",
@@ -88,6 +89,10 @@ def documents() -> dict[str, str]:
         DECISION: _schema(controls.DecisionMessage, "Safehold decision"),
         CONFIG: _schema(
             controls.ConfigMessage, "Safehold configuration, baselines, rates or barrier: `kind` says which"
+        ),
+        QUARANTINE: _schema(
+            quarantine.Said,
+            "Safehold quarantine: `record` says whether a frame stopped its partition, was signed for, or what it became",
         ),
     }
     return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in made.items()}

@@ -135,6 +135,7 @@ class Installation:
         raise_at: int = 0,
         stand_at: int = 0,
         hang: Path | None = None,
+        raise_on: int = 0,
     ) -> Program:
         """Start a worker. Its log is named by the number of workers that were started."""
         name = name or f"{member}-{len(self.programs)}"
@@ -142,6 +143,7 @@ class Installation:
         command = [sys.executable, "-m", "tests.e2e.worker", str(self.settings(member))]
         command += ["--session", str(session), "--raise-at", str(raise_at)]
         command += ["--stand-at", str(stand_at)]
+        command += ["--raise-on", str(raise_on)]
         command += ["--hang", str(hang)] if hang else []
         program.start(command, env={"SAFEHOLD_CRASH_AT": crash_at} if crash_at else {}, cwd=ROOT)
         self.programs.append(program)
@@ -331,7 +333,7 @@ class Installation:
 
 def balanced(counters: dict[str, int], ledger_legs: int | None = None) -> None:
     """The balance that must close."""
-    legs = sum(counters[name] for name in ("judged", "late", "duplicate", "conflict", "hub"))
+    legs = sum(counters[name] for name in ("judged", "late", "duplicate", "conflict", "hub", "quarantined"))
     assert counters["received"] == counters["accepted"] + counters["rejected"], counters
     assert 2 * counters["accepted"] == legs + counters["no_leg"], counters
     if ledger_legs is not None:

@@ -9,7 +9,8 @@ import pytest
 from streams.crash import POINTS
 from tests.e2e.harness import Installation, bank_payments, expected
 
-MONITOR = POINTS[: POINTS.index("after-decode")]
+MONITOR = POINTS[: POINTS.index("before-stopped")]
+"""Those at a frame that stops a partition are in `test_quarantine`."""
 INTAKE = POINTS[POINTS.index("after-decode") :]
 
 

@@ -1,4 +1,4 @@
-"""A worker as a process: `python -m tests.e2e.worker SETTINGS [--session MS] [--raise-at N] [--stand-at µs] [--hang FOLDER]`."""
+"""A worker as a process: `python -m tests.e2e.worker SETTINGS [options]`; each option breaks something."""
 
 from __future__ import annotations
 
@@ -40,6 +40,25 @@ def raise_at(number: int) -> None:
             passed += 1
             if passed == number + 1:  # the first one is the warm-up
                 raise ArithmeticError("a step that fails")
+            return made.step(state, frames)
+
+        return dataclasses.replace(made, step=step)
+
+    app.make_fold = fold
+
+
+def raise_on(amount: int) -> None:
+    """The fold raises on every frame that has a leg of this amount, as a defect in it would."""
+    original = app.make_fold
+
+    def fold(*arguments: Any) -> Any:
+        made = original(*arguments)
+
+        def step(state: Any, frames: Any) -> Any:
+            for number, frame in enumerate(frames):
+                if frame.kind is Kind.LEGS and (frame.rows["amount"] == amount).any():
+                    made.step(state, frames[:number])
+                    raise ArithmeticError("a frame that it fails on")
             return made.step(state, frames)
 
         return dataclasses.replace(made, step=step)
@@ -158,11 +177,14 @@ if __name__ == "__main__":
     parser.add_argument("--raise-at", type=int, default=0)
     parser.add_argument("--stand-at", type=int, default=0)
     parser.add_argument("--hang", type=Path)
+    parser.add_argument("--raise-on", type=int, default=0)
     chosen = parser.parse_args()
     if chosen.hang:
         hang(chosen.hang)
     if chosen.session:
         short_sessions(chosen.session)
+    if chosen.raise_on:
+        raise_on(chosen.raise_on)
     if chosen.raise_at:
         raise_at(chosen.raise_at)
     if chosen.stand_at:

@@ -17,10 +17,12 @@ import streams.partition as module
 from detectors.model import LEG, Fact, Kind
 from streams import ledger
 from streams.board import Progress
+from streams.folding import Fold
 from streams.latest import Latest
 from streams.metrics import Metrics
 from streams.partition import Partition, PartitionSettings, Phase
 from streams.publish import Message
+from streams.quarantine import Cases, Said, encode
 from streams.state.base import StoreMeta, StoreUnavailable
 from streams.state.memory import MemoryData, MemoryStore
 from tests.streams.tinyfold import TINY, TinyPublisher, TinyState
@@ -52,6 +54,7 @@ class World:
         self.said: list[Message] = []
         self.committed: int | None = None
         self.member = True
+        self.topic: list[bytes] = []  # of quarantines
 
     def latest(self) -> Latest:
         latest = Latest()
@@ -68,10 +71,33 @@ class World:
         return state.head.counters
 
 
+class Topic:
+    """The quarantine topic, as one process reads it."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.cases = Cases("g1")
+        self.read = 0
+        self.away = 0
+        """So many times it does not answer."""
+
+    async def refresh(self) -> None:
+        if self.away:
+            self.away -= 1
+            raise KafkaError("away")
+        for at in range(self.read, len(self.world.topic)):
+            self.cases.take(self.world.topic[at], at + 1)
+        self.read = len(self.world.topic)
+
+    async def append(self, said: Said) -> None:
+        self.world.topic.append(encode(said))
+        await self.refresh()
+
+
 class Process:
     """One process that judges the partition: it can be killed at any step."""
 
-    def __init__(self, world: World, *, chunk: int = 3, **options: Any) -> None:
+    def __init__(self, world: World, *, chunk: int = 3, fold: Fold = TINY, **options: Any) -> None:
         self.world = world
         self.chunk = chunk
         self.position = 0
@@ -80,9 +106,10 @@ class Process:
         self.store = MemoryStore(META, world.data)
         self.refuse: Exception | None = None
         self.metrics = Metrics()
+        self.topic = Topic(world)
         self.part = Partition(
             0,
-            fold=TINY,
+            fold=fold,
             store=self.store,
             broker=self,
             send=self.send,
@@ -94,10 +121,12 @@ class Process:
                     "flush_seconds": 0.0,
                     "retry_seconds": 0.0,
                     "retry_most": 0.0,
+                    "signed_seconds": 0.0,
                     "belongs": ("k", "g1"),
                     **options,
                 }
             ),
+            quarantines=self.topic,
         )
 
     async def seek(self, partition: int, offset: int) -> None:

@@ -85,7 +85,7 @@ def test_each_term_is_named() -> None:
     sums = dict.fromkeys(COUNTERS, 0) | COUNTED | {"received": 4}
     assert difference(sums) == (
         "received 4 is not accepted 2 + rejected 1; "
-        "2 x accepted 2 is not no leg 1 + judged 0 + late 0 + duplicate 0 + conflict 0 + hub 0"
+        "2 x accepted 2 is not no leg 1 + judged 0 + late 0 + duplicate 0 + conflict 0 + hub 0 + quarantined 0"
     )
 
 

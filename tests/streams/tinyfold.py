@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from detectors.model import Fact, Frame, Kind
+from detectors.model import Fact, Frame, Kind, Quarantine
 from streams.folding import Fold
 from streams.publish import ACTION, CAUSE, Cause, Message, Publication, cloud_event
 
@@ -46,6 +46,10 @@ class Account:
     bank: str = ""
     legs: dict[int, tuple[int, int]] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+
+
+BROKEN_AMOUNT = 666
+"""A leg of this amount is one that the fold fails on."""
 
 
 class Broken(Exception):
@@ -127,6 +131,8 @@ class TinyState:
             for record in frame.records:
                 if isinstance(record, Fact) and record.entity == "broken":
                     raise Broken
+                if isinstance(record, Quarantine):
+                    self._set_aside(record)
                 self.flags.append(record.record_id)
                 self.control_changed = True
             for subject in sorted(changed):
@@ -140,8 +146,20 @@ class TinyState:
             self._catch_up()
         return said
 
+    def _set_aside(self, record: Quarantine) -> None:
+        if record.reason == "breaks the fold too" and record.legs:
+            raise Broken
+        self.count("unread", record.unread)
+        for leg in record.legs:
+            source = record.sources[leg.source]
+            again = leg.coordinate <= self.head.coordinates.get(source, -1)
+            self.count("redelivered" if again else "quarantined")
+            self.head.coordinates[source] = max(leg.coordinate, self.head.coordinates.get(source, -1))
+
     def _leg(self, frame: Frame, row: Any, changed: set[int]) -> None:
         source = frame.sources[row["source"]]
+        if row["amount"] == BROKEN_AMOUNT:
+            raise Broken
         if row["coordinate"] <= self.head.coordinates.get(source, -1):
             self.count("redelivered")
             return
