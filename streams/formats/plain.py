@@ -19,6 +19,7 @@ import numpy as np
 from detectors.model import LEG, MAX_AMOUNT, PRECISION_US
 from streams.currencies import EXPONENTS
 from streams.formats import canonical
+from streams.formats.codes import PURPOSES, held_by, merchant_class
 from streams.formats.written import amounts, times
 from streams.keyed import joined
 from streams.legs import COORDINATE_BITS, LegBuilder, to_u
@@ -26,7 +27,10 @@ from streams.payment import FUTURE_TOLERANCE, DecodeContext, Payment
 from streams.pseudonyms import PUBLIC_KEY, Pseudonyms
 
 _MOST_WORDS = 1 << 14
-"""Combinations that are remembered. Correspondent banks multiply them; a new one costs tens of microseconds."""
+"""Combinations that are remembered. A new one costs tens of microseconds; a bank has some hundreds."""
+
+_MOST_ALIKE = 1 << 16
+"""Codes of other banks and of merchants of which it is remembered that they mean the same as another."""
 
 _UETR = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -77,6 +81,24 @@ class _Meaning(NamedTuple):
     tolerance: int
 
 
+class _Alike(dict[str, str]):
+    """Of each code, what it comes to; told once, forgotten when there are too many."""
+
+    def __init__(self, tell: Callable[[str], str]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def __missing__(self, code: str) -> str:
+        if len(self) >= _MOST_ALIKE:
+            self.clear()
+        found = self[code] = self._tell(code)
+        return found
+
+
+def _merchant(code: str) -> str:
+    return str(merchant_class(code)) if code else ""
+
+
 class PlainReader:
     """Of one feed."""
 
@@ -100,6 +122,8 @@ class PlainReader:
 
     def _forget(self) -> None:
         self._words: dict[tuple[object, ...], int] = {}
+        self._agents = _Alike(self._agent)
+        self._merchants = _Alike(_merchant)
         self._meanings: list[_Meaning] = []
         self._hashers: list[Callable[[str], int]] = []
         self._names: dict[str, int] = {}
@@ -146,7 +170,7 @@ class PlainReader:
 
     def _numbered(self, messages: Sequence[Any]) -> np.ndarray:
         """The number of each message's words; `_SLOW` for what is not decoded or not plain."""
-        known = self._words.get
+        known, agents, merchants, purpose = self._words.get, self._agents, self._merchants, PURPOSES.get
         reads_text = self._context.lexicon is not None
         out: list[int] = []
         for m in messages:
@@ -159,13 +183,20 @@ class PlainReader:
                 continue
             d, c = m.debtor, m.creditor
             key = (
-                d.agent, c.agent, d.type, c.type, d.type_source, c.type_source, d.external, c.external,
-                d.account == "", c.account == "", m.currency, m.reporting_bank, m.time_precision, m.status,
-                m.reported_side, m.channel, m.purpose, m.category_purpose, m.merchant_category_code,
+                agents[d.agent], agents[c.agent], d.type, c.type, d.type_source, c.type_source, d.external, c.external,
+                d.account == "", c.account == "", m.currency, m.reporting_bank, m.time_precision, m.status, m.reported_side,
+                m.channel, purpose(m.purpose) or purpose(m.category_purpose), merchants[m.merchant_category_code],
             )  # fmt: skip
             number = known(key)
             out.append(self._learn_words(key, m) if number is None else number)
         return np.array(out, np.int64)
+
+    def _agent(self, code: str) -> str:
+        """What the code of a bank comes to: all banks that hold no account of ours are one, unless each has its legs."""
+        context = self._context
+        return (
+            code if context.system_wide or not code or held_by(code, context) == context.bank else "another"
+        )
 
     def _learn_words(self, key: tuple[object, ...], message: Any) -> int:
         meaning = self._meaning(message)

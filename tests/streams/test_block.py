@@ -248,7 +248,7 @@ def test_more_combinations_of_words_than_are_remembered(monkeypatch: pytest.Monk
         json.dumps(message(transaction_id=f"t{n}", debtor={"account": "X", "agent": f"bank{n}"})).encode()
         for n in range(20)
     ]
-    assert same(values) == 20
+    assert same(values, system_wide=True) == 20
 
 
 def test_the_rows_are_those_of_the_layout() -> None:
@@ -258,3 +258,16 @@ def test_the_rows_are_those_of_the_layout() -> None:
     )
     assert block.part.legs.dtype == LEG
     assert block.part.counts.dtype == COUNT
+
+
+def test_other_banks_are_one_combination_of_words() -> None:
+    """Else every correspondent bank multiplies them, and each costs as much as fifty messages."""
+    plain, _, _ = feeds()
+    assert plain.plain is not None
+    values = [
+        json.dumps(message(creditor={"account": "X", "agent": f"bank{n}"}, purpose=f"X{n}")).encode()
+        for n in range(50)
+    ]
+    taken = plain.plain.read(values, np.arange(50), np.full(50, int(NOON.timestamp() * 1e6))).taken
+    assert taken.all()
+    assert len(plain.plain._words) == 1
