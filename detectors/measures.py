@@ -17,6 +17,7 @@ from detectors.config import Config
 from detectors.model import DAY, HOUR, MINUTE, PPM
 from detectors.spec import MEASURE_INDEX, MEASURES
 from detectors.window import (
+    AHEAD,
     ALWAYS,
     AMOUNT_SHIFT,
     CHANNEL_SHIFT,
@@ -31,6 +32,7 @@ from detectors.window import (
     REGULAR_BIT,
     VOID_BIT,
     fact_at,
+    fetch_rows,
     is_gone,
     is_mark,
 )
@@ -487,6 +489,8 @@ def measure(
         a = slots[it]
         i = positions[it]
         end = i + 1
+        if it + AHEAD < n_items and slots[it + AHEAD] != a:
+            fetch_rows(acc, rows, slots[it + AHEAD])
         if a != current:
             current = a
             off = acc[a].off
