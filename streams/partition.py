@@ -37,14 +37,15 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from aiokafka.errors import KafkaError
 
-from detectors.model import Frame, Kind, Quarantine
+from detectors.model import Frame, Kind
 from streams import ledger
 from streams.board import Progress
 from streams.crash import crash_point
 from streams.folding import Fold, StateLike
 from streams.metrics import Metrics
 from streams.publish import Message, Publication, Publisher
-from streams.quarantine import Case, Outcome, Quarantines, digest_of, frame_of, in_place_of, stopped_at
+from streams.quarantine import Outcome, Quarantines, frame_of
+from streams.standing import FrameFailed, Overruled, Stops
 from streams.state.base import MAX_CHUNK, FenceLost, RecommendationEntry, StateStore, StoreError, chunked
 
 log = logging.getLogger(__name__)
@@ -99,28 +100,12 @@ class Stopped(Exception):
     """The partition must not go on: what went wrong would go wrong again, and skipping is not allowed."""
 
 
-class FrameFailed(Exception):
-    """A frame cannot be decoded or stepped. It would fail again."""
-
-    def __init__(self, offset: int, problem: Exception) -> None:
-        self.offset = offset
-        self.value = b""
-        # What the fold raises may quote the data; what the decoder says is our own text.
-        own = isinstance(problem, ledger.LedgerError)
-        self.problem = f"{type(problem).__name__}: {problem}" if own else type(problem).__name__
-        super().__init__(f"frame {offset}: {type(problem).__name__}: {problem}")
-
-
 class Standing(Exception):
     """Everything before a frame that failed is written; it takes people to go on."""
 
     def __init__(self, offset: int) -> None:
         self.offset = offset
         super().__init__(f"stopped at offset {offset}")
-
-
-class Overruled(Exception):
-    """Another owner has settled what a frame became, and it is not what we did."""
 
 
 class OffsetJump(Exception):
@@ -203,10 +188,7 @@ class Partition:
         self._restore = restore
         self._observe = observe
         self._keep = keep
-        self._quarantines = quarantines
-        self._marked: set[int] = set()  # offsets at which this partition has stopped once, here or elsewhere
-        self._failed: dict[int, str] = {}  # those at which it failed in this process → why
-        self._bare: set[int] = set()  # those of which the fold takes nothing but the header
+        self._stops = None if quarantines is None else Stops(number, quarantines, settings.belongs, metrics)
         self._queue: deque[Sequence[Record]] = deque()
         self._queued_bytes = 0
         self._held = False
@@ -330,12 +312,14 @@ class Partition:
             except FrameFailed as failed:
                 log.exception("partition stopped", extra={"partition": self.number, "offset": failed.offset})
                 self._stop(str(failed))
-                if not await self._report(failed):
+                if self._stops is None or not self._stops.note(failed):
                     return
+                await self._report(failed, self._stops)
                 self.phase = Phase.RETRYING  # once more, up to the frame: what is before it is not lost
             except Standing as standing:
-                self._stop(self._what_stands(standing.offset))
-                await self._signed(standing.offset)
+                assert self._stops is not None
+                self._stop(self._stops.words(standing.offset))
+                await self._signed(standing.offset, self._stops)
                 if not self._parking and not await self._still_member():
                     break
                 self._retry(f"settles what became of offset {standing.offset}")
@@ -360,63 +344,23 @@ class Partition:
             wait = min(wait * 2, self._settings.retry_most)
         self.phase = Phase.GONE
 
-    async def _report(self, failed: FrameFailed) -> bool:
-        """Say in the quarantine topic where we stand, until it is taken. False: nobody could help here."""
-        quarantines = self._quarantines
-        if quarantines is None:
-            return False
-        at = failed.offset
-        if at in self._failed or self._is_signed(
-            at
-        ):  # what stands in the place of the frame failed: less of it
-            if at in self._bare:
-                return False
-            self._bare.add(at)
-        self._failed[at] = failed.problem
-        generation = quarantines.cases.generation
-        said = stopped_at(failed.value, generation, self.number, at, failed.problem)
-        crash_point("before-stopped")
+    async def _report(self, failed: FrameFailed, stops: Stops) -> None:
+        """Say in the quarantine topic where we stand, until it is taken."""
         while not self._leaving and not self._parking:
             try:
-                await quarantines.refresh()
-                if (self.number, at) not in quarantines.cases.all:
-                    await quarantines.append(said)
-                    crash_point("after-stopped")
-                return True
+                await stops.report(failed)
             except (KafkaError, TimeoutError, OSError):
                 await asyncio.sleep(self._settings.retry_seconds)
-        return True
-
-    def _is_signed(self, offset: int) -> bool:
-        case = self._case(offset)
-        return case is not None and case.signed
-
-    def _case(self, offset: int) -> Case | None:
-        return None if self._quarantines is None else self._quarantines.cases.all.get((self.number, offset))
-
-    def _what_stands(self, offset: int) -> str:
-        case = self._case(offset)
-        signed = ", ".join(case.people.values()) if case else ""
-        return (
-            f"stands at offset {offset}: {self._failed.get(offset, 'it failed')}. Two people can set the frame aside: "
-            f"safehold quarantine {self.number} {offset}"
-            + (f" (signed by {signed} so far)" if signed else "")
-        )
-
-    async def _signed(self, offset: int) -> None:
-        """Until the frame is signed by enough people, or another owner has settled it."""
-        quarantines = self._quarantines
-        assert quarantines is not None
-        while not self._parking:
-            await asyncio.sleep(self._settings.signed_seconds)
-            try:
-                await quarantines.refresh()
-            except (KafkaError, TimeoutError, OSError):
-                continue
-            case = self._case(offset)
-            if case is not None and (case.signed or case.outcome is not None):
+            else:
                 return
-            self.problem = self._what_stands(offset)
+
+    async def _signed(self, offset: int, stops: Stops) -> None:
+        """Until the frame is signed by enough people, or another owner has settled it."""
+        while not self._parking and not stops.may_go_on(offset):
+            await asyncio.sleep(self._settings.signed_seconds)
+            with contextlib.suppress(KafkaError, TimeoutError, OSError):
+                await stops.look()
+            self.problem = stops.words(offset)
 
     async def _still_member(self) -> bool:
         """Whether the group still takes a commit from us. Asks until there is an answer."""
@@ -481,9 +425,8 @@ class Partition:
         self._written = state.head.applied if head is not None else None
         # Everything below the committed offset was published and acknowledged: a rebuild does not say it again.
         self._floor = await self._broker.committed(self.number) or 0
-        if self._quarantines is not None:
-            await self._quarantines.refresh()
-            self._marked = self._quarantines.cases.offsets(self.number)
+        if self._stops is not None:
+            await self._stops.look()
         start = await self._broker.start_of_log(self.number)
         if start > self._next:
             self._accept_gap(state, start)
@@ -576,54 +519,23 @@ class Partition:
         except ledger.LedgerError as problem:
             raise FrameFailed(record.offset, problem) from problem
 
-    async def _settle(self, record: Record) -> None:
+    async def _apply_marked(self, record: Record, stops: Stops) -> None:
         """Apply what became of a frame that has stopped a partition once; settle it where nobody has."""
-        at, value = record.offset, record.value or b""
-        case = self._case(at)
-        assert case is not None
-        settled = case.outcome
-        if settled is None:
-            if case.signed:
-                settled = self._outcome(
-                    at, in_place_of(value, case, self._settings.belongs, bare=at in self._bare)
-                )
-            elif at in self._failed:
-                await self.flush()
-                raise Standing(at)
-            else:  # it failed elsewhere: another version, or another time
-                settled = self._outcome(at, None)
-        if settled.quarantine is None:
-            frame = self._decode(record)
-        elif settled.quarantine.digest != digest_of(value):
-            raise Stopped(f"the quarantine of offset {at} is of another frame than the ledger has there")
-        else:
-            frame = frame_of(settled.quarantine, at)
+        outcome, settled = stops.outcome(record.offset, record.value or b"")
+        if outcome is None:
+            await self.flush()
+            raise Standing(record.offset)
+        aside = outcome.quarantine
+        frame = self._decode(record) if aside is None else frame_of(aside, record.offset)
         self._next += 1
-        await self._step([frame], settle=settled if case.outcome is None else None)
+        await self._step([frame], settle=None if settled else outcome)
 
-    def _outcome(self, offset: int, quarantine: Quarantine | None) -> Outcome:
-        assert self._quarantines is not None
-        generation = self._quarantines.cases.generation
-        return Outcome(generation=generation, partition=self.number, offset=offset, quarantine=quarantine)
-
-    async def _write_outcome(self, outcome: Outcome) -> None:
-        """Say what a frame became, before anything else is said of it. The first word of all owners counts."""
-        quarantines = self._quarantines
-        assert quarantines is not None
+    async def _settle(self, outcome: Outcome) -> None:
+        """Say what a frame became, before anything else is said of it. A zombie is told so before it says anything."""
+        assert self._stops is not None
         crash_point("before-outcome")
         await self._store.confirm(self.number, self._epoch)
-        await quarantines.append(outcome)
-        crash_point("after-outcome")
-        case = self._case(outcome.offset)
-        if case is None or case.outcome != outcome:
-            raise Overruled(f"another owner has settled what became of offset {outcome.offset}")
-        aside = outcome.quarantine
-        if aside is not None:
-            self._metrics.quarantined_frames.inc()
-        log.warning(
-            "frame set aside" if aside is not None else "frame applied after all",
-            extra={"partition": self.number, "offset": outcome.offset},
-        )
+        await self._stops.settle(outcome)
 
     async def _apply_all(self, records: Sequence[Record]) -> None:
         frames: list[Frame] = []
@@ -636,11 +548,11 @@ class Partition:
                 if self._jump_at != self._next:
                     self._jump_at, self._jumps = self._next, 0
                 raise OffsetJump(f"offset {record.offset} came where {self._next} was due")
-            if record.offset in self._marked:
+            if self._stops is not None and record.offset in self._stops.marked:
                 if frames:
                     await self._step(frames)
                     frames, rows = [], 0
-                await self._settle(record)
+                await self._apply_marked(record, self._stops)
                 continue
             frame = self._decode(record)
             self._next += 1
@@ -670,7 +582,7 @@ class Partition:
         self._unflushed += sum(len(frame.rows) + len(frame.records) for frame in frames)
         crash_point("after-step")
         if settle is not None:
-            await self._write_outcome(settle)
+            await self._settle(settle)
         # 6. publish, and wait until all is acknowledged
         publication = self._messages(result.outputs)
         if frames[0].offset < self._floor:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import streams.partition as module
 from detectors.model import LEG, Fact, Kind
-from streams import ledger
+from streams import ledger, standing
 from streams.board import Progress
 from streams.folding import Fold
 from streams.latest import Latest
@@ -236,11 +236,12 @@ def crash_at(name: str, count: int = 1) -> Any:
             if passed == count:
                 raise Crash(name)
 
-    original, module.crash_point = module.crash_point, point  # type: ignore[assignment]
+    original = module.crash_point
+    module.crash_point = standing.crash_point = point  # type: ignore[assignment]
     try:
         yield
     finally:
-        module.crash_point = original  # type: ignore[assignment]
+        module.crash_point = standing.crash_point = original
 
 
 async def same_as(world: World, log: list[bytes]) -> None:

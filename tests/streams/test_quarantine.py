@@ -160,6 +160,7 @@ async def test_a_crash_before_anybody_signed_changes_nothing(step: str) -> None:
     world = with_poison(poison())
     with crash_at(step), contextlib.suppress(Crash):
         await standing(world)
+        assert "outcome" in step, "the crash was not reached"
     process = await standing(world)
     assert await applied(world) == AT - 1
     sign(world, "Ada", "Ben")
