@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from detectors.model import LEG, Fact, Kind
 from streams import ledger, standing
 from streams.board import Progress
 from streams.folding import Fold
+from streams.keeping import Keeper
 from streams.latest import Latest
 from streams.metrics import Metrics
 from streams.partition import Partition, PartitionSettings, Phase
@@ -25,6 +27,7 @@ from streams.publish import Message
 from streams.quarantine import Cases, Said, encode
 from streams.state.base import StoreMeta, StoreUnavailable
 from streams.state.memory import MemoryData, MemoryStore
+from streams.state.snapshots import Snapshots
 from tests.streams.tinyfold import TINY, TinyPublisher, TinyState
 
 META = StoreMeta(partitions=1, key_id="k", generation="g1")
@@ -378,6 +381,50 @@ async def test_a_gap_is_written_down_though_nothing_follows() -> None:
     await Process(world, accept_gap=True).finish()
     assert await gaps(world) == [[3, 4]]
     assert world.committed == 5
+
+
+@pytest.mark.parametrize("accept", [False, True])
+async def test_a_gap_behind_the_newest_snapshot(tmp_path: Path, accept: bool) -> None:
+    """The store is lost, and the log begins later than the snapshot ends."""
+    world = World(LOG[:3])
+    await kept(with_snapshots(world, tmp_path), tmp_path, 2)
+    world.data.lose_everything()
+    world.log, world.start = LOG, 5
+    process = with_snapshots(world, tmp_path, accept_gap=accept)
+    if not accept:
+        await process.run(lambda: process.part.phase is Phase.STOPPED)
+        assert "2 records are gone" in process.part.problem
+        return
+    await kept(process, tmp_path, len(LOG) - 1)
+    assert await gaps(world) == [[3, 4]]
+    # The snapshot that is taken with the gap in its head needs nobody's leave.
+    world.data.lose_everything()
+    again = with_snapshots(world, tmp_path)
+    await again.finish()
+    assert await gaps(world) == [[3, 4]]
+
+
+async def kept(process: Process, folder: Path, applied: int) -> None:
+    """Run until there is a snapshot of this offset."""
+    await process.catch_up()
+    async with asyncio.timeout(30):
+        while applied not in [manifest.applied for manifest in Snapshots(folder, META).list(0)]:
+            await asyncio.sleep(0.01)
+    await process.part.drop()
+
+
+def with_snapshots(world: World, folder: Path, **options: Any) -> Process:
+    """A process that takes a snapshot after each flush."""
+    process = Process(world, **options)
+    keeper = Keeper(
+        Snapshots(folder, META),
+        process.store,
+        process.start_of_log,
+        every=0.0,
+        accept_gap=bool(options.get("accept_gap")),
+    )
+    process.part._restore, process.part._keep = keeper.restore, keeper.after_flush
+    return process
 
 
 async def test_a_gap_before_everything_is_accepted_too() -> None:

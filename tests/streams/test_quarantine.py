@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors.model import COUNT, DAY, LEG, Decision, Fact, Frame, Kind
@@ -228,6 +228,43 @@ async def test_the_first_outcome_counts_for_a_zombie_too() -> None:
     await zombie.finish()
     assert world.latest().bodies() == expected.latest().bodies()
     assert (await world.totals()).get("quarantined", 0) == 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 2), min_size=20, max_size=200), st.integers(0, 60))
+def test_two_owners_come_to_one_answer(turns: list[int], signed_at: int) -> None:
+    """One who cannot apply the frame stands; an heir who can runs; people sign at any moment; both believe that it is theirs."""
+
+    async def scenario() -> None:
+        world = with_poison(poison(amount=8))
+
+        def broken(state: TinyState, some: Sequence[Frame]) -> Any:
+            if some[0].offset == AT and some[0].kind is Kind.LEGS:
+                raise MemoryError
+            return TINY.step(state, list(some))
+
+        first = await standing(world, chunk=1, fold=dataclasses.replace(TINY, step=broken))
+        heir = Process(world, chunk=2)
+        heir.part.start()
+        for tick, turn in enumerate(turns):
+            if tick == signed_at:
+                sign(world, "Ada", "Ben")
+            if turn:
+                (first, heir)[turn - 1].fetch()
+            await asyncio.sleep(0)
+        await first.part.drop()
+        await heir.part.drop()
+        await Process(world).finish()
+        said, totals = world.latest().bodies(), await world.totals()
+        world.data.lose_everything()
+        world.said.clear()
+        world.committed = None
+        await Process(world).finish()
+        assert world.latest().bodies() == said
+        names = ("judged", "duplicate", "quarantined")
+        assert [totals.get(n, 0) for n in names] == [(await world.totals()).get(n, 0) for n in names]
+
+    asyncio.run(scenario())
 
 
 async def test_a_zombie_that_stands_gives_up_when_it_is_no_member() -> None:
