@@ -9,15 +9,16 @@ from __future__ import annotations
 import binascii
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, TypeVar
 
 from detectors.model import DAY
-from streams.keyed import Keyed, Seen, joined, written_plainly
+
+if TYPE_CHECKING:
+    from streams.pseudonym_columns import PseudonymColumns
 
 KEY_BYTES = 32
 KEY_VARIABLE = "SAFEHOLD_PSEUDONYM_KEY"
@@ -133,12 +134,7 @@ class Pseudonyms:
         self._place = blake2b(digest_size=4, key=secret, person=b"place")
         self._customer = blake2b(digest_size=8, key=secret, person=b"customer")
         self._new: list[tuple[int, str]] | None = [] if remember_new else None
-        self._seen = Seen(1 << (memo - 1).bit_length()) if remember_new else None
-        self._accounts = Keyed(secret, b"account")
-        self.transactions = Keyed(secret, b"transaction")
-        """Column by column: bank, a zero byte and the transaction's id; twice the digest is the leg id of the debit side."""
-        self.payments = Keyed(secret, b"payment")
-        """Column by column: UETRs in small letters."""
+        self._secret, self._limit = secret, memo
         self.accounts: Memo[str] = Memo(self._hash_account, memo)
         """account → subject, remembered. `accounts[text]` is the fast form of `account(text)`."""
         self.places: Memo[str] = Memo(self._hash_place, 1 << 16)
@@ -166,18 +162,14 @@ class Pseudonyms:
         """Subject of an account, 64 bits, never 0; 0 for an empty text."""
         return self.accounts[account] if account else 0
 
-    def subjects_of(self, accounts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Subjects (u64) of accounts that are written as they are hashed, and which those are (bool); 0 for the others."""
-        text, ends = joined(accounts)
-        plain = written_plainly(text, ends)
-        found = self._accounts.column(text, ends)
-        found[found == 0] = 1
-        found[~plain] = 0
-        if self._seen is not None and self._new is not None:
-            at = np.flatnonzero(plain)
-            new = at[self._seen.add(found[at])]
-            self._new += zip(found[new].tolist(), [accounts[n] for n in new.tolist()], strict=True)
-        return found, plain
+    @cached_property
+    def columns(self) -> PseudonymColumns:
+        """The same hashes, a column at a time."""
+        from streams.pseudonym_columns import (
+            PseudonymColumns,  # a command that hashes one account need not wait for numba
+        )
+
+        return PseudonymColumns(self._secret, self._new, self._limit)
 
     def customer(self, customer: str) -> int:
         """Keyed hash of a customer number."""
@@ -225,6 +217,6 @@ class Pseudonyms:
         """(subject, account) of accounts hashed since the last call, for the vault; a forgotten one may come again."""
         if not self._new:
             return []
-        taken = self._new
-        self._new = []
+        taken = self._new.copy()
+        self._new.clear()
         return taken

@@ -283,7 +283,7 @@ class PlainReader:
 
     def _subjects(self, accounts: list[str]) -> np.ndarray:
         """u64; `_UNSURE` where the account's name needs another look."""
-        found, plain = self._pseudonyms.subjects_of(accounts)
+        found, plain = self._pseudonyms.columns.subjects(accounts)
         for number in np.flatnonzero(~plain).tolist():
             found[number] = self._subject(accounts[number])
         return found
@@ -310,10 +310,8 @@ class PlainReader:
         """Leg id of the debit side, payment identity and place of each wanted message; and which are still good."""
         size = len(messages)
         ids = [m.transaction_id for m in messages]
-        text, ends = joined(ids)
-        leg = self._pseudonyms.transactions.column(text, ends, self._tabled().prefixes, words) << np.uint64(1)
+        leg, unusual = self._pseudonyms.columns.transactions(ids, self._tabled().prefixes, words)
         good = good.copy()
-        unusual = [n for n, each in enumerate(ids) if not each.isascii()]
         for number in unusual:
             try:
                 leg[number] = self._hashers[int(words[number])](ids[number])

@@ -77,8 +77,8 @@ print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
 
 
 def test_what_reads_topics_does_not_wait_for_the_compiler() -> None:
-    """`alerts`, `explain`, `dlq`, `topics`: numba alone takes half a second."""
-    modules = "publish, latest, page, topics, reading, settings"
+    """`alerts`, `explain`, `dlq`, `topics`, `flags`: numba alone takes half a second."""
+    modules = "publish, latest, page, topics, reading, settings, pseudonyms"
     code = f"import sys\nfrom streams import {modules}\nprint({{'numba', 'pyarrow', 'faust'}} & sys.modules.keys())"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "set()"

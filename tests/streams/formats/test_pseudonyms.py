@@ -128,7 +128,7 @@ def test_a_key_does_not_show_itself() -> None:
 )
 def test_a_column_of_accounts_is_hashed_as_each_alone(accounts: list[str]) -> None:
     one, many = (Pseudonyms(PUBLIC_KEY, remember_new=True) for _ in range(2))
-    found, plain = many.subjects_of(accounts)
+    found, plain = many.columns.subjects(accounts)
     for account, subject, written in zip(accounts, found.tolist(), plain.tolist(), strict=True):
         assert subject == (one.account(account) if written else 0)
     visible = [
@@ -139,7 +139,7 @@ def test_a_column_of_accounts_is_hashed_as_each_alone(accounts: list[str]) -> No
     assert dict(many.take_new()) == {
         one.account(a): a for a, seen in zip(accounts, visible, strict=True) if seen
     }
-    many.subjects_of(accounts)
+    many.columns.subjects(accounts)
     assert many.take_new() == []
 
 
