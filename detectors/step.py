@@ -584,7 +584,7 @@ def pack_words(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     code = rows["currency"].view("u1").reshape(len(rows), 3) if rows["currency"].flags.c_contiguous else None
     if code is None:
         code = np.ascontiguousarray(rows["currency"]).view("u1").reshape(len(rows), 3)
-    letters = np.clip(code.astype(np.int64) - 64, 0, 31).astype(u8)
+    letters = np.minimum(np.maximum(code.astype(np.int64) - 64, 0), 31).astype(u8)
     currency = letters[:, 0] << u8(10) | letters[:, 1] << u8(5) | letters[:, 2]
     a = (
         rows["amount_u"].astype(u8) << u8(24)

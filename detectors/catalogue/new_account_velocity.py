@@ -25,7 +25,7 @@ from detectors.spec import (
     duration,
     money,
 )
-from detectors.strength import ramp, settle
+from detectors.strength import clamp, ramp, settle
 
 SPEC = DetectorSpec(
     id="new-account-velocity",
@@ -147,7 +147,7 @@ def screen(m: Measures, p: Params) -> Ints:
             ramp(m.life_episodes, p.min_episodes, p.full_episodes),
         ),
     )
-    young = p.zero_age - np.clip(m.age_days, p.max_age, p.zero_age)
+    young = p.zero_age - clamp(m.age_days, p.max_age, p.zero_age)
     youth = young * PPM // max(p.zero_age - p.max_age, 1)
     return settle(use * youth // PPM, m, "age_days", "life_payers", "life_credits", "life_episodes")
 

@@ -27,7 +27,7 @@ from detectors.spec import (
     money,
     ratio,
 )
-from detectors.strength import ramp, settle
+from detectors.strength import clamp, ramp, settle
 
 SPEC = DetectorSpec(
     id="rapid-pass-through",
@@ -190,8 +190,8 @@ SPEC = DetectorSpec(
 def screen(m: Measures, p: Params) -> Ints:
     """Strength of each leg."""
     dwell = m.pass_dwell
-    fast = np.clip(dwell, p.dwell_fast, p.dwell_mid) - p.dwell_fast
-    slow = np.clip(dwell, p.dwell_mid, p.dwell_slow) - p.dwell_mid
+    fast = clamp(dwell, p.dwell_fast, p.dwell_mid) - p.dwell_fast
+    slow = clamp(dwell, p.dwell_mid, p.dwell_slow) - p.dwell_mid
     speed = PPM - fast * (PPM - p.strength_mid) // max(p.dwell_mid - p.dwell_fast, 1)
     speed -= slow * (p.strength_mid - p.strength_slow) // max(p.dwell_slow - p.dwell_mid, 1)
     speed = np.where(dwell < 0, p.strength_slow, speed)
