@@ -23,7 +23,6 @@ from detectors.window import (
     CHANNEL_SHIFT,
     CLASS_BANK,
     CLASS_MASK,
-    FIRST_BIT,
     GONE_BIT,
     IGNORED_BIT,
     NEVER,
@@ -174,6 +173,7 @@ def _facets() -> np.ndarray:
 
 
 FACETS = _facets()
+FIRST_SHIFT, REGULAR_SHIFT = np.uint64(19), np.uint64(20)
 STEPS = np.array([1, MINUTE, HOUR, DAY], np.int64)
 
 
@@ -190,11 +190,8 @@ def decode(row):
         credit << 8 | np.int64(word >> CHANNEL_SHIFT & np.uint64(0xF)) << 4 | np.int64(word & CLASS_MASK)
     ]
     f |= np.int64(word >> PRECISION_SHIFT & np.uint64(3)) << STEP_SHIFT
-    if word & FIRST_BIT:
-        f |= FIRST
-    if word & REGULAR_BIT:
-        f &= ~(OUT | OUT << LOW)
-    return f
+    f |= np.int64(word >> FIRST_SHIFT & ONE) * FIRST
+    return f & ~(np.int64(word >> REGULAR_SHIFT & ONE) * (OUT | OUT << LOW))
 
 
 @njit(cache=True, nogil=True)
@@ -685,8 +682,12 @@ def measure(
             payers, payers_first = distinct(flags, payers_link, lo_fan_in, end, payer_kind)
             payees, payees_first = debtors(flags, payers_link, lo_fan_out, end, personal)
             _, payees_first_day = debtors(flags, payers_link, lo_day, end, personal)
-            gather_payers, _ = distinct(flags, payers_link, lo_gather, end, payer_kind)
-            gather_payees, _ = debtors(flags, payers_link, lo_gather, end, personal)
+            gather_payers = payers  # as shipped, these windows are the same
+            if lo_gather != lo_fan_in:
+                gather_payers, _ = distinct(flags, payers_link, lo_gather, end, payer_kind)
+            gather_payees = payees
+            if lo_gather != lo_fan_out:
+                gather_payees, _ = debtors(flags, payers_link, lo_gather, end, personal)
             gather_in = summed(flags, amount, lo_gather, end, payer_kind)
             gather_out = summed(flags, amount, lo_gather, end, TAKEN << reading)
             life_payers, _ = distinct(flags, payers_link, lo_life, end, payer_kind)

@@ -493,7 +493,8 @@ class _Step:
         """Say a recommendation again if its body changed; withdraw it if nothing stands for it.
 
         `same`: it stands on the leg on which it stood, which was not judged again. A body is a function of the rows up to its
-        leg, so it is the one that was said, and need not be put together to find that out.
+        leg, so it is the one that was said, and need not be put together to find that out. What is missing from the log may have
+        become known since.
         """
         state = self.state
         typology, bucket = key
@@ -517,7 +518,9 @@ class _Step:
                 )
             )
             before = None
-        if standing is None or (same and before is not None):
+        if standing is None:
+            return
+        if same and before is not None and not state.missing(slot, standing.time):
             return
         recommendation_id = bodies.recommendation_id(subject, typology, bucket)
         continues = (
