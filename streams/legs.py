@@ -123,10 +123,6 @@ class LegBuilder:
         self.pending = 0
         """Leg rows not taken yet."""
 
-    def set_rates(self, rates: Mapping[str, int]) -> None:
-        """Use other rates from the next payment on."""
-        self._currencies = _by_currency(rates)
-
     def add(
         self,
         payments: Iterable[Payment | Rejected],

@@ -30,7 +30,9 @@ def frames() -> Iterator[Frame]:
 def warm_up(fold: Fold) -> None:
     """Compile, or load from the cache, everything that reading, judging, packing and loading runs."""
     payment = Payment("warm-up", "t", _START, 1, "EUR", Party("A", "warm-up"), Party("B", "warm-up"))
-    reader = PlainReader(DecodeContext(bank="warm-up"), Pseudonyms(PUBLIC_KEY, memo=16), {"EUR": PPM})
+    reader = PlainReader(
+        DecodeContext(bank="warm-up"), Pseudonyms(PUBLIC_KEY, memo=16, remember_new=True), {"EUR": PPM}
+    )
     reader.read([canonical.encode(payment)], np.zeros(1, np.int64), np.array([_START]))
     state = fold.new_state(0)
     for frame in frames():

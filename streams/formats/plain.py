@@ -32,6 +32,9 @@ _MOST_WORDS = 1 << 14
 _MOST_ALIKE = 1 << 16
 """Codes of other banks and of merchants of which it is remembered that they mean the same as another."""
 
+_ANOTHER = "\0"
+"""Stands for every bank that holds no account of ours. No bank is called so."""
+
 _UETR = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SLOW = -1
@@ -178,13 +181,14 @@ class PlainReader:
                 m is None
                 or (reads_text and m.remittance_information)
                 or (m.uetr and not _UETR.fullmatch(m.uetr))
+                or (m.currency and m.currency not in EXPONENTS)  # of any length, and part of what is kept
             ):
                 out.append(_SLOW)
                 continue
             d, c = m.debtor, m.creditor
             key = (
                 agents[d.agent], agents[c.agent], d.type, c.type, d.type_source, c.type_source, d.external, c.external,
-                d.account == "", c.account == "", m.currency, m.reporting_bank, m.time_precision, m.status, m.reported_side,
+                d.account == "", c.account == "", m.currency, agents[m.reporting_bank], m.time_precision, m.status, m.reported_side,
                 m.channel, purpose(m.purpose) or purpose(m.category_purpose), merchants[m.merchant_category_code],
             )  # fmt: skip
             number = known(key)
@@ -194,9 +198,7 @@ class PlainReader:
     def _agent(self, code: str) -> str:
         """What the code of a bank comes to: all banks that hold no account of ours are one, unless each has its legs."""
         context = self._context
-        return (
-            code if context.system_wide or not code or held_by(code, context) == context.bank else "another"
-        )
+        return code if context.system_wide or not code or held_by(code, context) == context.bank else _ANOTHER
 
     def _learn_words(self, key: tuple[object, ...], message: Any) -> int:
         meaning = self._meaning(message)

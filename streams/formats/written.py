@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from numba import njit
 
-MAX_DIGITS = 15
-"""Longer amounts are left alone: they might not fit into 64 bits."""
+MAX_DIGITS = 14
+"""Longer amounts are left alone: with the four decimals of some currencies they might not fit into 64 bits."""
 
 
 @njit(cache=True, nogil=True)

@@ -14,7 +14,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from detectors.model import COUNT, LEG, Channel, PartyClass
-from streams.block import Block, BlockReader, Feed
+from streams.block import AS_OF, Block, BlockReader, Feed
 from streams.formats import canonical
 from streams.formats.plain import PlainReader
 from streams.legs import LegBuilder
@@ -23,7 +23,7 @@ from streams.pseudonyms import PUBLIC_KEY, Pseudonyms
 from streams.rates import load_rates
 from streams.rows import gather
 
-RATES = load_rates().u_micro
+RATES = {**load_rates().u_micro, "CLF": 40_000_000}  # four decimals
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - the zone is written behind it
 SOURCE = "pay/3"
@@ -37,11 +37,11 @@ class Record(NamedTuple):
     headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
-def feeds(lexicon: bool = False, **options: Any) -> tuple[Feed, Feed, list[Pseudonyms]]:
+def feeds(lexicon: bool = False, bank: str = "own", **options: Any) -> tuple[Feed, Feed, list[Pseudonyms]]:
     """The feed with the plain way and without it, and what they hash with."""
     pseudonyms = [Pseudonyms(PUBLIC_KEY, remember_new=True) for _ in range(2)]
     context = DecodeContext(
-        bank="own", bank_codes=frozenset({"OWNBDEFF"}), lexicon=(lambda text: len(text) % 4) if lexicon else None,
+        bank=bank, bank_codes=frozenset({"OWNBDEFF"}), lexicon=(lambda text: len(text) % 4) if lexicon else None,
         max_bytes=2_000, **options,
     )  # fmt: skip
     slow = Feed(
@@ -72,12 +72,19 @@ def rows_of(block: Block, partitions: int = 3) -> list[tuple[list[Any], ...]]:
 
 
 def same(
-    values: Sequence[bytes | None], lexicon: bool = False, received: datetime = NOON, **options: Any
+    values: Sequence[bytes | None],
+    lexicon: bool = False,
+    received: datetime = NOON,
+    as_of: Sequence[bytes | None] = (),
+    **options: Any,
 ) -> int:
     """Check that both ways agree; how many messages the plain way took."""
     plain, slow, pseudonyms = feeds(lexicon, **options)
     stamp = int(received.timestamp() * 1000)
-    records = [Record(7 + 2 * n, stamp, value) for n, value in enumerate(values)]
+    headers = [(), *(((AS_OF, said),) for said in as_of)]
+    records = [
+        Record(7 + 2 * n, stamp, value, b"k", headers[n % len(headers)]) for n, value in enumerate(values)
+    ]
     assert plain.plain is not None
     for size in (len(records), 1, 2):  # the second and third time its words are known
         for first in range(0, len(records), size):
@@ -171,7 +178,9 @@ accounts = st.one_of(
 parties = st.fixed_dictionaries(
     {"account": accounts},
     optional={
-        "agent": st.sampled_from(["own", "OWNBDEFF", "ownbdeffxxx", "OWNBDEFF123", "else", "", "\u00e4"]),
+        "agent": st.sampled_from(
+            ["own", "OWNBDEFF", "ownbdeffxxx", "OWNBDEFF123", "else", "", "\u00e4", "another", "\0"]
+        ),
         "type": st.sampled_from(
             ["personal", "unknown", "cash", "merchant", "sensitive", "own", "nonsense", 3]
         ),
@@ -183,10 +192,11 @@ parties = st.fixed_dictionaries(
 usual = st.fixed_dictionaries(
     {},
     optional={
-        "transaction_id": st.one_of(st.sampled_from(["t", "t2", "", "x" * 140, "x" * 141, "\u00e4\u6f22"]), texts),
+        "transaction_id": st.one_of(st.sampled_from(["t", "t2", "", "x" * 127, "x" * 128, "x" * 140, "x" * 141, "\u00e4\u6f22",
+                                                        "\0", "\x7f"]), texts),
         "acceptance_date_time": times,
         "amount": amounts,
-        "currency": st.sampled_from(["EUR", "JPY", "KWD", "FKP", "eur", "", "XXX", "USD", None]),
+        "currency": st.sampled_from(["EUR", "JPY", "KWD", "CLF", "FKP", "eur", "", "XXX", "USD", "X" * 300, None]),
         "debtor": parties,
         "creditor": parties,
         "reporting_bank": st.sampled_from(["own", "OWNBDEFF", "else", ""]),
@@ -224,11 +234,29 @@ odd = st.one_of(
     st.booleans(),
     st.sampled_from(["", "EUR"]),
     st.sampled_from([0, int(PartyClass.PERSONAL)]),
+    st.sampled_from(["own", "another"]),
+    st.lists(
+        st.sampled_from([None, b"1714561200000000", b"9999999999999999", b"0", b"-1", b"1" * 17]), max_size=3
+    ),
 )
 def test_many_at_a_time_are_what_each_is_alone(
-    values: list[bytes | None], lexicon: bool, system_wide: bool, currency: str, party_class: int
+    values: list[bytes | None],
+    lexicon: bool,
+    system_wide: bool,
+    currency: str,
+    party_class: int,
+    bank: str,
+    as_of: list[bytes | None],
 ) -> None:
-    taken = same(values, lexicon, system_wide=system_wide, currency=currency, party_class=party_class)
+    taken = same(
+        values,
+        lexicon,
+        as_of=as_of,
+        bank=bank,
+        system_wide=system_wide,
+        currency=currency,
+        party_class=party_class,
+    )
     event(f"taken plain: {'all' if taken == len(values) else 'some' if taken else 'none'}")
 
 
@@ -249,6 +277,14 @@ def test_more_combinations_of_words_than_are_remembered(monkeypatch: pytest.Monk
         for n in range(20)
     ]
     assert same(values, system_wide=True) == 20
+
+
+def test_no_text_of_a_message_is_kept_with_its_words() -> None:
+    plain, _, _ = feeds()
+    assert plain.plain is not None
+    values = [json.dumps(message(currency="X" * 5_000 + str(n))).encode() for n in range(5)]
+    plain.plain.read(values, np.arange(5), np.full(5, int(NOON.timestamp() * 1e6)))
+    assert plain.plain._words == {}
 
 
 def test_the_rows_are_those_of_the_layout() -> None:
