@@ -12,7 +12,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks import report
+from streams import compiled
+
+compiled.use_own_folder()  # before anything imports numba
+
+from benchmarks import report  # noqa: E402
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

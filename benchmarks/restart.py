@@ -26,11 +26,14 @@ SESSION = KafkaOptions("").session_timeout_ms / 1000
 def empty_cache() -> Iterator[None]:
     """Workers started in the block find nothing compiled."""
     with tempfile.TemporaryDirectory(prefix="numba-") as folder:
+        before = os.environ.pop("NUMBA_CACHE_DIR", None)
         os.environ["NUMBA_CACHE_DIR"] = folder
         try:
             yield
         finally:
             del os.environ["NUMBA_CACHE_DIR"]
+            if before is not None:
+                os.environ["NUMBA_CACHE_DIR"] = before
 
 
 class Probe:

@@ -12,9 +12,13 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.rigs import parts
-from tests.rigs.kafka import KafkaBroker
-from tests.rigs.redis import DATABASES, RedisServer
+from streams import compiled
+
+compiled.use_own_folder()  # before anything imports numba; the processes that tests start inherit it
+
+from tests.rigs import parts  # noqa: E402
+from tests.rigs.kafka import KafkaBroker  # noqa: E402
+from tests.rigs.redis import DATABASES, RedisServer  # noqa: E402
 
 REQUIRE_RIGS = os.environ.get("SAFEHOLD_REQUIRE_RIGS") == "1"
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "dev")

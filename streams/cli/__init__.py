@@ -6,11 +6,13 @@ import os
 import sys
 from collections.abc import Sequence
 
+from streams import compiled
 from streams.cli.exits import CliError, Exit
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    compiled.use_own_folder()
     from streams.cli.root import app
 
     try:
