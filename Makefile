@@ -34,7 +34,7 @@ test: setup parts lint typecheck ## everything: linters, types, contracts and al
 	@SAFEHOLD_REQUIRE_RIGS=1 $(PYTEST) $(TESTS)
 
 .PHONY: test-fast
-test-fast: setup ## the tests that need no server, in under a minute on two idle cores
+test-fast: setup ## the tests that need no server, in one to two minutes
 	@$(PYTEST) -m "not slow and not rigs" $(TESTS)
 
 .PHONY: lint

@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 
 NOT_FOR_PRODUCTION = "embedded broker and store (noida-db): for a first look only, not for production"
-INSTALL = "pip install 'safehold[demo]', or make setup in a checkout"
+INSTALL = "make setup, or pip install '.[demo]', in the checkout"
 READY_WITHIN = 20.0
 POLL = 0.05
 PORT_TRIES = 5

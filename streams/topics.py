@@ -14,10 +14,12 @@ from typing import Any
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import TopicAlreadyExistsError
+from kafka.errors import InvalidReplicationFactorError, TopicAlreadyExistsError, for_code
 
 DAY_MS = 86_400_000
 FOREVER = -1
+SAID = 200
+"""Characters of a broker's own words that are passed on."""
 _LEGAL = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
@@ -184,6 +186,15 @@ def wanted(
     ]
 
 
+class TopicsRefused(RuntimeError):
+    """Kafka made some topics not: one line each, without the request. `mend` names a setting, where one is to blame."""
+
+    def __init__(self, problems: Sequence[str], mend: str = "") -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+        self.mend = mend
+
+
 @contextlib.contextmanager
 def admin_client(bootstrap: str, **options: Any) -> Iterator[KafkaAdminClient]:
     """An admin client that is closed again. Never inside the worker's loop: it blocks."""
@@ -195,7 +206,7 @@ def admin_client(bootstrap: str, **options: Any) -> Iterator[KafkaAdminClient]:
 
 
 def create(admin: KafkaAdminClient, specs: Sequence[TopicSpec], *, replication: int = 1) -> list[str]:
-    """Create those of our topics that do not exist, and say which."""
+    """Create those of our topics that do not exist, and say which. What Kafka refuses raises `TopicsRefused`."""
     there = set(admin.list_topics())
     missing = {
         spec.name: {
@@ -208,10 +219,40 @@ def create(admin: KafkaAdminClient, specs: Sequence[TopicSpec], *, replication: 
     }
     if not missing:
         return []
-    with contextlib.suppress(TopicAlreadyExistsError):  # somebody else created them in the same moment
-        admin.create_topics(missing)
+    # Its exceptions hold the whole request and answer, so the answer is read here.
+    answer = admin.create_topics(missing, raise_errors=False)["topics"]
+    refused = {
+        topic["name"]: (kind, str(topic.get("error_message") or ""))
+        for topic in answer
+        # Somebody else may have created one in the same moment.
+        if (kind := for_code(topic["error_code"])) not in (for_code(0), TopicAlreadyExistsError)
+    }
+    if refused:
+        raise _refusal(admin, refused, replication)
     admin.wait_for_topics(list(missing))
     return sorted(missing)
+
+
+def _refusal(
+    admin: KafkaAdminClient, refused: Mapping[str, tuple[type[Exception], str]], replication: int
+) -> TopicsRefused:
+    if all(kind is InvalidReplicationFactorError for kind, _ in refused.values()):
+        count = len(admin.describe_cluster()["brokers"])
+        there = "1 broker is there" if count == 1 else f"{count} brokers are there"
+        why = f"{replication} {'copy' if replication == 1 else 'copies'} asked for, {there}"
+        return TopicsRefused([f"{name}: {why}" for name in refused], "replication_factor")
+    return TopicsRefused(
+        [
+            f"{name}: {kind.__name__.removesuffix('Error')}" + (f" ({said[:SAID]})" if said else "")
+            for name, (kind, said) in refused.items()
+        ]
+    )
+
+
+def missing_sources(admin: KafkaAdminClient, specs: Sequence[TopicSpec]) -> list[str]:
+    """Topics that banks have to create and have not."""
+    there = set(admin.list_topics())
+    return [spec.name for spec in specs if not spec.ours and spec.name not in there]
 
 
 def check(admin: KafkaAdminClient, specs: Sequence[TopicSpec]) -> list[str]:
@@ -226,7 +267,9 @@ def check(admin: KafkaAdminClient, specs: Sequence[TopicSpec]) -> list[str]:
     problems: list[str] = []
     for spec in specs:
         if spec.name not in there:
-            problems.append(f"{spec.name}: does not exist ({spec.why})")
+            # `topics create` would not help, so it is not hinted at.
+            whose = "" if spec.ours else ": the bank creates its own topics; Safehold never does"
+            problems.append(f"{spec.name}: does not exist ({spec.why}){whose}")
         else:
             problems += _differences(spec, counts.get(spec.name, 0), settings.get(spec.name, {}))
     return problems

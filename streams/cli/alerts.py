@@ -10,7 +10,7 @@ import typer
 from streams.cli.connect import SETTINGS_OPTION
 from streams.cli.exits import CliError, Exit
 from streams.cli.helping import HelpGroup
-from streams.cli.output import JSON_OPTION, emit, emit_line, note, say, table
+from streams.cli.output import JSON_OPTION, emit, emit_line, note, say, table, terminal_width
 
 if TYPE_CHECKING:
     from streams.latest import Latest, Said
@@ -29,6 +29,10 @@ LEAST_OPTION = typer.Option(
     "monitor", "--least", help="Least action: monitor, hold-and-review, freeze, safeguard-first."
 )
 POLL_MS = 500
+SHORT = 8
+"""Characters of an id that a person is shown: `explain` takes the beginning of one."""
+WITH_MINUTES = 86
+"""Characters a line from which the time of day fits beside the rest."""
 
 
 def topics_to_read(settings: Settings, bank: list[str], observe: bool) -> list[str]:
@@ -43,7 +47,33 @@ def topics_to_read(settings: Settings, bank: list[str], observe: bool) -> list[s
         raise CliError(
             "the settings name no bank", look="give --bank, or name the banks in topics", code=Exit.USAGE
         )
+    unknown = [name for name in bank if name not in banks_of(settings)]
+    if unknown:
+        known = ", ".join(banks_of(settings)) or "none"
+        raise CliError(
+            f"the settings do not name the bank {unknown[0]!r}",
+            look=f"banks of the settings: {known}",
+            code=Exit.USAGE,
+        )
     return [names.review(name) for name in banks]
+
+
+def nothing_there(settings: Settings, observe: bool) -> str:
+    """What to say where no recommendation is found."""
+    if observe:
+        return "none on the observe topic"
+    if not settings.config_file and settings.mode == "observe":
+        return "none on the review topics; mode is observe: add --observe"
+    return "none on the review topics; of banks in observe mode they are elsewhere: add --observe"
+
+
+def written_points(body: dict[str, Any]) -> str:
+    """The lower reading, which decides hold and freeze; `+` where the other one is higher."""
+    from detectors.render import points
+
+    if "points_low" not in body:
+        return ""
+    return points(body["points_low"]) + ("+" if body["points_high"] > body["points_low"] else "")
 
 
 async def latest_words(settings: Settings, topics: list[str]) -> tuple[dict[str, Said], Latest]:
@@ -121,19 +151,25 @@ def list_all(
             ]
         )
         return
+    if not bodies:
+        say(nothing_there(chosen, observe))
+        return
+    width = terminal_width()
+    clock = 16 if width >= WITH_MINUTES else 10
     table(
-        ("id", "time", "action", "typology", "account", "points"),
+        ("id", "time", "action", "account", "points", "typology"),
         (
             (
-                said.recommendation_id,
-                rfc3339(int(body["event_time"]))[:19] if body else "withdrawn",
+                said.recommendation_id[:SHORT],
+                rfc3339(int(body["event_time"])).replace("T", " ")[:clock] if body else "withdrawn",
                 said.action,
-                body.get("typology", ""),
                 body.get("subject_account", ""),
-                body.get("points", ""),
+                written_points(body),
+                body.get("typology", ""),
             )
             for said, body in bodies
         ),
+        width,
     )
 
 
@@ -173,6 +209,9 @@ async def _tail(
             await client.seek_to_end(*places)
         else:
             await client.seek_to_beginning(*places)
+        note(
+            f"waiting for {', '.join(topics)}" + ("" if whole else " (--from-beginning shows what is there)")
+        )
         while True:
             for records in (await client.getmany(timeout_ms=POLL_MS)).values():
                 for record in records:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from streams.topics import TopicNames, TopicSpec
 
 PROBE_SECONDS = 3.0
+LONGEST_WORDS = 300
 MEND_BROKER = "start the brokers, or mend bootstrap_servers and security_protocol in the settings"
 T = TypeVar("T")
 
@@ -55,9 +57,25 @@ def unreachable(settings: Settings, problem: Exception) -> CliError:
     """A broker that does not answer."""
     servers = ", ".join(settings.bootstrap_servers)
     return CliError(
-        f"Kafka at {servers} does not answer ({type(problem).__name__}: {problem})",
+        f"Kafka at {servers} does not answer ({_named(problem)})",
         look=f"{MEND_BROKER}. safehold doctor checks the rest of the installation",
         code=Exit.UNREACHABLE,
+    )
+
+
+def _named(problem: Exception) -> str:
+    """Its class and words, once, and no request or answer that it may quote."""
+    name, text = type(problem).__name__, str(problem).partition("\n")[0]
+    words = text if text.startswith(name) else f"{name}: {text}" if text else name
+    return words if len(words) <= LONGEST_WORDS else words[:LONGEST_WORDS] + "…"
+
+
+def _refused(settings: Settings, problem: Exception) -> CliError:
+    """A broker that answers, and says no."""
+    servers = ", ".join(settings.bootstrap_servers)
+    return CliError(
+        f"Kafka at {servers} refused ({type(problem).__name__})",
+        look="docs/operations.md, Access to Kafka; the broker's log says more",
     )
 
 
@@ -112,11 +130,12 @@ def probe(settings: Settings) -> None:
 @contextmanager
 def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
     """An admin client."""
-    from kafka.errors import KafkaError
+    from kafka.errors import BrokerResponseError, KafkaError
 
-    from streams.topics import admin_client
+    from streams.topics import TopicsRefused, admin_client
 
     probe(settings)
+    _quiet()
     options = _secured(settings)
     if settings.security_protocol.endswith("SSL"):
         options["ssl_cafile"] = settings.ssl_ca_file or None
@@ -125,8 +144,23 @@ def admin(settings: Settings) -> Iterator[KafkaAdminClient]:
     try:
         with admin_client(",".join(settings.bootstrap_servers), **options) as client:
             yield client
+    except TopicsRefused as problem:
+        first, *others = problem.problems
+        raise CliError(
+            f"Kafka refused to create {first}",
+            details=others,
+            look=f"{problem.mend} in the settings" if problem.mend else "docs/operations.md, Topics",
+        ) from problem
     except (KafkaError, OSError) as problem:
+        if isinstance(problem, BrokerResponseError) and not problem.retriable:
+            raise _refused(settings, problem) from problem
         raise unreachable(settings, problem) from problem
+
+
+def _quiet() -> None:
+    """Keep the clients' own log lines off the terminal: what went wrong is said once, by the command."""
+    for name in ("aiokafka", "kafka"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
@@ -191,6 +225,7 @@ def run(settings: Settings, work: Coroutine[Any, Any, T]) -> T:
     """Run something asynchronous; a broker that does not answer is one clear line."""
     from aiokafka.errors import KafkaError
 
+    _quiet()
     try:
         return asyncio.run(work)
     except (KafkaError, OSError) as problem:

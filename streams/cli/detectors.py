@@ -9,7 +9,7 @@ import typer
 
 from streams.cli.exits import CliError
 from streams.cli.helping import HelpGroup
-from streams.cli.output import JSON_OPTION, emit, say, table
+from streams.cli.output import JSON_OPTION, emit, say, table, terminal_width
 
 if TYPE_CHECKING:
     from detectors.spec import DetectorSpec
@@ -33,8 +33,9 @@ def list_all(as_json: bool = JSON_OPTION) -> None:
         emit([_plain(spec) for spec in specs])
         return
     table(
-        ("id", "family", "points", "stage", "maturity", "what it finds"),
-        ((s.id, s.family, s.points, s.stage, s.maturity, s.title) for s in specs),
+        ("id", "family", "points", "what it finds"),
+        ((s.id, s.family, s.points, s.title) for s in specs),
+        terminal_width(),
     )
 
 

@@ -13,7 +13,7 @@ import typer
 from streams.cli.connect import SETTINGS_OPTION
 from streams.cli.exits import CliError, Exit
 from streams.cli.helping import HelpGroup
-from streams.cli.output import JSON_OPTION, emit, say, table
+from streams.cli.output import JSON_OPTION, emit, say, table, terminal_width
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -150,8 +150,9 @@ def list_all(
         )
         return
     table(
-        ("coordinate", "reason", "detail", "bytes"),
-        ((x.coordinate, x.reason, x.detail, len(x.value)) for x in letters[:limit]),
+        ("coordinate", "reason", "bytes", "detail"),
+        ((x.coordinate, x.reason, len(x.value), x.detail) for x in letters[:limit]),
+        terminal_width(),
     )
     say("")
     say(f"{len(letters)} dead letters" + "".join(f" · {name} {count}" for name, count in counts.items()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 
 from streams.cli.connect import SETTINGS_OPTION
 from streams.cli.exits import CliError
-from streams.cli.output import JSON_OPTION, emit, say
+from streams.cli.output import JSON_OPTION, emit, say, terminal_width
 
 if TYPE_CHECKING:
     from streams.settings import Settings
@@ -50,13 +51,22 @@ def doctor(settings: Path | None = SETTINGS_OPTION, as_json: bool = JSON_OPTION)
     else:
         width = max(len(finding.name) for finding in findings)
         for finding in findings:
-            say(f"{MARKS[finding.state]} {finding.name.ljust(width)}  {finding.found}")
-            if finding.do and finding.state != "ok":
-                say(f"  {' ' * width}  → {finding.do}")
+            _tell(finding, width)
         say("")
         say("everything that was looked at is in order" if not failed else f"{failed} to mend")
     if failed:
         raise typer.Exit(1)
+
+
+def _tell(finding: Finding, width: int) -> None:
+    """A finding; every problem of it begins a line."""
+    room = terminal_width() - width - 4
+    lines = [part for line in finding.found.split("\n") for part in textwrap.wrap(line, room) or [""]]
+    if finding.do and finding.state != "ok":
+        lines += textwrap.wrap(f"→ {finding.do}", room, subsequent_indent="  ")
+    for number, line in enumerate(lines):
+        head = f"{MARKS[finding.state]} {finding.name.ljust(width)}" if not number else " " * (width + 2)
+        say(f"{head}  {line}")
 
 
 # -- the machine ----------------------------------------------------------------------------------------------------
@@ -173,7 +183,7 @@ def _settings(path: Path | None) -> tuple[Settings | None, Finding]:
     try:
         chosen = settings_of(path)
     except CliError as problem:
-        return None, Finding("settings", "fail", "; ".join(problem.details) or str(problem), problem.look)
+        return None, Finding("settings", "fail", "\n".join(problem.details) or str(problem), problem.look)
     return chosen, Finding("settings", "ok", f"{len(chosen.topics)} bank topics, mode {chosen.mode}")
 
 
@@ -246,7 +256,7 @@ def _configuration(chosen: Settings) -> Finding:
         config = read_config(Path(chosen.config_file) if chosen.config_file else None)
     except CliError as problem:
         return Finding(
-            "configuration", "fail", f"{problem}: {'; '.join(problem.details)}", "safehold check-config FILE"
+            "configuration", "fail", "\n".join([str(problem), *problem.details]), "safehold check-config FILE"
         )
     return Finding(
         "configuration", "ok", f"{chosen.config_file or 'the shipped defaults'}, version {config.version}"
@@ -255,17 +265,19 @@ def _configuration(chosen: Settings) -> Finding:
 
 def _kafka(chosen: Settings) -> Finding:
     from streams.cli.connect import MEND_BROKER, admin, wanted_topics
-    from streams.topics import check
+    from streams.topics import check, missing_sources
 
     try:
         with admin(chosen) as client:
             problems = check(client, wanted_topics(chosen))
+            theirs = missing_sources(client, wanted_topics(chosen))
     except CliError as problem:
         return Finding("kafka", "fail", str(problem), MEND_BROKER)
     if problems:
-        return Finding(
-            "kafka", "fail", "; ".join(problems), "safehold topics create, then safehold topics check"
-        )
+        do = "safehold topics create, then safehold topics check"
+        if len(theirs) == len(problems):
+            do = "ask the bank for them, then safehold topics check"
+        return Finding("kafka", "fail", "\n".join(problems), do)
     return Finding("kafka", "ok", f"{', '.join(chosen.bootstrap_servers)}; every topic is as it must be")
 
 

@@ -36,6 +36,21 @@ def explain(
     say(page(body, terminal_width()))
 
 
+def _line(file: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        body = json.loads(line)
+    except ValueError:
+        body = None
+    if not isinstance(body, dict) or "recommendation_id" not in body:
+        what = "not JSON" if body is None else "no recommendation"
+        raise CliError(
+            f"{file} cannot be read as recommendations: line {number} is {what}",
+            look="safehold judge writes such a file into --out",
+            code=Exit.INPUT,
+        )
+    return body
+
+
 def _one(wanted: str, found: dict[str, dict[str, Any]], look: str) -> dict[str, Any]:
     matching = sorted(identity for identity in found if identity.startswith(wanted))
     if not matching:
@@ -50,7 +65,7 @@ def _one(wanted: str, found: dict[str, dict[str, Any]], look: str) -> dict[str, 
 def _from_file(wanted: str, file: Path) -> dict[str, Any]:
     try:
         with file.open(encoding="utf-8") as lines:
-            bodies = [json.loads(line) for line in lines if line.strip()]
+            bodies = [_line(file, number, line) for number, line in enumerate(lines, 1) if line.strip()]
         found = {str(body["recommendation_id"]): body for body in bodies}
     except OSError as problem:
         raise CliError(
@@ -58,9 +73,9 @@ def _from_file(wanted: str, file: Path) -> dict[str, Any]:
             look="safehold judge writes such a file into --out",
             code=Exit.INPUT,
         ) from problem
-    except (ValueError, KeyError, TypeError) as problem:
+    except UnicodeDecodeError as problem:
         raise CliError(
-            f"{file} cannot be read as recommendations ({type(problem).__name__}: {problem})",
+            f"{file} cannot be read as recommendations: it is not UTF-8",
             look="safehold judge writes such a file into --out",
             code=Exit.INPUT,
         ) from problem
@@ -76,5 +91,7 @@ def _from_topics(wanted: str, path: Path | None, observe: bool) -> dict[str, Any
     return _one(
         wanted,
         {key: decoded(said) for key, said in words.items() if not said.withdrawn},
-        "safehold alerts list",
+        "safehold alerts list --observe"
+        if observe
+        else "safehold alerts list; --observe looks into the observe topic",
     )

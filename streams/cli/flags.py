@@ -16,7 +16,7 @@ import typer
 from streams.cli.connect import SETTINGS_OPTION
 from streams.cli.exits import CliError, Exit
 from streams.cli.helping import HelpGroup
-from streams.cli.output import JSON_OPTION, emit, say, table
+from streams.cli.output import JSON_OPTION, emit, say, table, terminal_width
 
 if TYPE_CHECKING:
     from streams.controls import FlagMessage
@@ -74,7 +74,10 @@ def add(
         "expires": expires,
         "confirmed_by": by,
     }
-    _send([_message(row, "the command line")], settings, as_json, "added")
+    message = _message(row, "the command line")
+    if isinstance(message.expires, int) and message.expires <= _now():
+        raise CliError(f"--expires {expires} is in the past: the flag would never count", code=Exit.USAGE)
+    _send([message], settings, as_json, "added")
 
 
 @app.command("import")
@@ -142,9 +145,12 @@ def withdraw(
             look=f"safehold flags withdraw {flag_id} --account ACCOUNT",
             code=Exit.USAGE,
         )
+    state = FlagState.DISPUTED if disputed else FlagState.WITHDRAWN
+    if known[0].state == state:
+        raise CliError(f"flag {flag_id} was {state.value} already", look="safehold flags list --all")
     ended = msgspec.structs.replace(
         known[0],
-        state=FlagState.DISPUTED if disputed else FlagState.WITHDRAWN,
+        state=state,
         reason=reason,
         effective_at=None,
         record_id="",
@@ -166,27 +172,67 @@ def list_all(
 
     chosen = settings_of(settings)
     flags = run(chosen, _latest(chosen))
+    now = _now()
+    # The worker's own word on it may be a moment behind the date.
+    flags = [
+        msgspec.structs.replace(flag, state=FlagState.EXPIRED) if _over(flag, now) else flag for flag in flags
+    ]
     ended = (FlagState.WITHDRAWN, FlagState.DISPUTED, FlagState.EXPIRED)
     if not everything:
         flags = [flag for flag in flags if flag.state not in ended]
     if as_json:
         emit([msgspec.to_builtins(flag) for flag in flags])
         return
+    if not flags:
+        say("no flags" if everything else "no flags; --all shows those that have ended")
+        return
     table(
-        ("flag", "state", "account", "source", "confirmed by", "expires", "reason"),
+        ("flag", "state", "expires", "account", "who and why"),
         (
             (
                 f.flag_id,
                 f.state,
+                _date(f),
                 f.account or f.subject,
-                f.source,
-                ", ".join(f.confirmed_by),
-                f.expires or "never",
-                f.reason,
+                f"{f.source}: {f.reason or 'no reason given'}"
+                + (f"; confirmed by {', '.join(f.confirmed_by)}" if f.confirmed_by else ""),
             )
             for f in flags
         ),
+        terminal_width(),
     )
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
+
+
+def _expiry(flag: FlagMessage) -> int | None:
+    """When it ends, in µs; None = never, or what is no time."""
+    from streams.controls import BadControl, moment
+
+    try:
+        return None if flag.expires is None else moment(flag.expires, "expires")
+    except BadControl:
+        return None
+
+
+def _over(flag: FlagMessage, now: int) -> bool:
+    from detectors.model import FlagState
+
+    at = _expiry(flag)
+    return flag.state in (FlagState.CONFIRMED, FlagState.PROPOSED) and at is not None and at <= now
+
+
+def _date(flag: FlagMessage) -> str:
+    from detectors.model import DAY
+    from streams.publish import rfc3339
+
+    at = _expiry(flag)
+    if at is None:
+        return "never" if flag.expires is None else str(flag.expires)
+    text = rfc3339(at)
+    return text[:10] if at % DAY == 0 else text[:16].replace("T", " ")
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:

@@ -16,6 +16,9 @@ import typer
 PLAIN_EVERY = 5.0
 """Seconds between two plain progress lines."""
 
+LEAST_LAST = 12
+"""Characters of a table's last column that are not given up for the sake of the width."""
+
 JSON_OPTION = typer.Option(False, "--json", help="One JSON document instead of text.")
 
 
@@ -54,11 +57,12 @@ def paragraph(text: str, width: int, indent: str = "") -> None:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], width: int | None = None) -> None:
-    """A plain table: columns as wide as they must be, no colours, safe in a pipe. With `width` the last column is broken."""
+    """A plain table: columns as wide as they must be, no colours, safe in a pipe. With `width` the last column is broken, where a
+    dozen characters are left for it."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(line[place]) for line in [list(head), *cells]) for place in range(len(head))]
     if width is not None:
-        widths[-1] = max(20, min(widths[-1], width - sum(widths[:-1]) - 2 * (len(widths) - 1)))
+        widths[-1] = max(LEAST_LAST, min(widths[-1], width - sum(widths[:-1]) - 2 * (len(widths) - 1)))
     say("  ".join(name.ljust(size) for name, size in zip(head, widths, strict=True)).rstrip())
     say("  ".join("─" * size for size in widths))
     for row in cells:

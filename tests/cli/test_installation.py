@@ -31,6 +31,8 @@ def _said(
         "action": action,
         "subject_account": HASH,
         "typology": "money-mule-network",
+        "points_low": 12_340_000,
+        "points_high": 13_000_000,
     }
     headers = [
         *cloud_event("safehold.recommendation.v1", identity, "test"),
@@ -73,6 +75,15 @@ def test_topics_check_shows_a_topic_of_the_bank_that_is_missing(
     assert ran.code == Exit.FAILED
     assert ran.json["created"] == []
     assert "nowhere" in ran.json["problems"][0]
+    for command in ("create", "check"):
+        said = cli("topics", command, "-s", other).err
+        assert "the bank creates its own topics; Safehold never does" in said
+        assert "topics create" not in said  # it would not help
+    (kafka,) = [
+        found for found in cli("doctor", "-s", other, "--json").json["findings"] if found["name"] == "kafka"
+    ]
+    assert "the bank creates its own topics" in kafka["found"]
+    assert "topics create" not in kafka["do"]
 
 
 # -- alerts and explain ---------------------------------------------------------------------------------------------
@@ -103,6 +114,19 @@ def test_alerts_list_shows_the_latest_word_on_each(cli, installation: Installati
     text = cli("alerts", "list", "-s", installation.settings, "--least", "freeze").out
     assert "aa" in text
     assert "bb" not in text
+    (row,) = text.splitlines()[2:]
+    assert "12.34+" in row.split()
+    assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_alerts_list_says_where_to_look_when_there_are_none(cli, installation: Installation) -> None:
+    listed = cli("alerts", "list", "-s", installation.settings)
+    assert listed.out == "none on the review topics; mode is observe: add --observe\n"
+    assert (
+        cli("alerts", "list", "--observe", "-s", installation.settings).out == "none on the observe topic\n"
+    )
+    missing = cli("explain", "aa", "--observe", "-s", installation.settings)
+    assert "safehold alerts list --observe" in missing.err
 
 
 def test_alerts_tail_prints_revisions_and_withdrawals_in_order(cli, installation: Installation) -> None:
@@ -115,11 +139,16 @@ def test_alerts_tail_prints_revisions_and_withdrawals_in_order(cli, installation
     lines = [json.loads(line) for line in ran.out.splitlines()]
     assert [(line["revision"], line["withdrawn"]) for line in lines] == [(1, False), (2, False), (3, True)]
     assert [line["action"] for line in lines] == ["monitor", "freeze", "freeze"]
+    assert f"waiting for {installation.names.review(BANK)}" in ran.err
 
 
 def test_an_unknown_action_or_bank_is_refused(cli, installation: Installation) -> None:
     assert cli("alerts", "list", "-s", installation.settings, "--least", "block").code == Exit.USAGE
-    assert cli("alerts", "tail", "-s", installation.settings, "--bank", "elsewhere").code == Exit.FAILED
+    for command in ("list", "tail"):
+        ran = cli("alerts", command, "-s", installation.settings, "--bank", "elsewhere")
+        assert ran.code == Exit.USAGE
+        assert "the settings do not name the bank 'elsewhere'" in ran.err
+        assert BANK in ran.err
 
 
 def test_explain_finds_by_the_beginning_of_an_id(cli, installation: Installation) -> None:
@@ -158,7 +187,9 @@ def test_dlq_lists_each_letter_once_and_counts_reasons(cli, installation: Instal
     listed = cli("dlq", "list", "-s", installation.settings, "--json").json
     assert listed["total"] == 2
     assert listed["by_reason"] == {"invalid": 1, "undecodable": 1}
-    assert "{broken" not in cli("dlq", "list", "-s", installation.settings).out
+    text = cli("dlq", "list", "-s", installation.settings).out
+    assert "{broken" not in text
+    assert max(len(line) for line in text.splitlines()) <= 80
     shown = cli("dlq", "show", f"{installation.source}/1/4/0", "-s", installation.settings, "--json").json
     assert shown["value"] == "{broken"
     assert cli("dlq", "show", "no/such/one/0", "-s", installation.settings).code == Exit.FAILED
@@ -194,9 +225,33 @@ def test_a_flag_is_added_listed_and_withdrawn(cli, installation: Installation) -
     ended = cli("flags", "withdraw", "f1", "--reason", "a mistake", "-s", installation.settings, "--json")
     assert ended.json["flags"] == [{"flag_id": "f1", "state": "withdrawn"}]
     assert cli("flags", "list", "-s", installation.settings, "--json").json == []
+    assert cli("flags", "list", "-s", installation.settings).out.startswith("no flags")
+    again = cli("flags", "withdraw", "f1", "--reason", "twice", "-s", installation.settings)
+    assert again.code == Exit.FAILED
+    assert "flag f1 was withdrawn already" in again.err
+    assert len(installation.read(installation.names.flags)) == 2
     (gone,) = cli("flags", "list", "--all", "-s", installation.settings, "--json").json
     assert (gone["state"], gone["reason"]) == ("withdrawn", "a mistake")
     assert cli("flags", "withdraw", "f2", "--reason", "x", "-s", installation.settings).code == Exit.FAILED
+
+
+def test_when_a_flag_ends_is_a_date(cli, installation: Installation, tmp_path: Path) -> None:
+    common = ("--source", "partner", "--reason", "seen", "--by", "ada", "-s", installation.settings)
+    refused = cli("flags", "add", "--account", "north/16", "--expires", "2020-01-31", *common)
+    assert refused.code == Exit.USAGE
+    assert "in the past" in refused.err
+    assert installation.read(installation.names.flags) == []
+    cli("flags", "add", "--account", "north/17", "--expires", "2190-01-31", "--id", "f1", *common)
+    old = tmp_path / "old.csv"
+    old.write_text("flag_id,account,source,confirmed_by,expires\nf2,north/18,ngo,bo,2020-01-31\n")
+    cli("flags", "import", old, "-s", installation.settings)
+    shown = cli("flags", "list", "-s", installation.settings).out
+    assert "2190-01-31" in shown
+    assert "f2" not in shown
+    everything = cli("flags", "list", "--all", "-s", installation.settings).out
+    (ended,) = [line.split() for line in everything.splitlines() if line.startswith("f2")]
+    assert ended[1:4] == ["expired", "2020-01-31", "north/18"]
+    assert max(len(line) for line in everything.splitlines()) <= 80
 
 
 def test_a_flag_that_nobody_confirmed_is_only_proposed(cli, installation: Installation) -> None:

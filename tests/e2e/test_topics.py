@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 
 from streams import topics
+from streams.cli import main
+from streams.cli.exits import Exit
 from tests.rigs.kafka import KafkaBroker
 
 
@@ -28,6 +32,7 @@ def test_created_topics_pass_the_check_and_a_second_run_creates_nothing(
         assert set(topics.check(admin, specs)) == {
             f"{spec.name}: does not exist ({spec.why})" for spec in specs if spec.ours
         }
+        assert topics.missing_sources(admin, specs) == []
         assert len(topics.create(admin, specs)) == len(specs) - 1
         assert topics.check(admin, specs) == []
         assert topics.create(admin, specs) == []
@@ -71,3 +76,39 @@ def test_the_ledger_is_never_compacted_and_keeps_the_brokers_time() -> None:
         "message.timestamp.type": "LogAppendTime",
     }
     assert ledger.configs["min.insync.replicas"] == "2"
+
+
+def test_a_refusal_of_the_broker_is_one_line_without_the_request(
+    kafka: KafkaBroker, topic_prefix: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    document = {
+        "bootstrap_servers": [kafka.bootstrap],
+        "topics": [{"name": f"{topic_prefix}-payments", "format": "canonical", "bank": "north"}],
+        "member_id": "w1",
+        "topic_prefix": topic_prefix,
+        "replication_factor": 3,
+        "redis_url": "redis://127.0.0.1:1/0",
+        "pseudonym_key_file": "k",
+    }
+    settings = tmp_path / "settings.yaml"
+    settings.write_text(json.dumps(document))
+    code = main(["topics", "create", "-s", str(settings)])
+    err = capfd.readouterr().err
+    assert code == Exit.FAILED, err
+    lines = err.splitlines()
+    refused = f"safehold: Kafka refused to create {topic_prefix}.ledger.v1: "
+    assert lines[0] == f"{refused}3 copies asked for, 1 broker is there"
+    assert lines[-1] == "  look: replication_factor in the settings"
+    assert "CreateTopics" not in err
+
+
+def test_a_refusal_for_another_reason_carries_the_brokers_words(
+    kafka: KafkaBroker, topic_prefix: str
+) -> None:
+    spec = topics.TopicSpec(f"{topic_prefix}.x", 1, "", {"cleanup.policy": "nonsense"})
+    with topics.admin_client(kafka.bootstrap) as admin, pytest.raises(topics.TopicsRefused) as refused:
+        topics.create(admin, [spec])
+    (problem,) = refused.value.problems
+    assert problem.startswith(f"{topic_prefix}.x: InvalidConfig")
+    assert "nonsense" in problem
+    assert refused.value.mend == ""
