@@ -40,8 +40,8 @@ class Arena:
             self.array = np.zeros(0, self._dtype)  # while it is looked at, a mapping does not move
             try:
                 self._map.resize(size)
-            except (BufferError, SystemError):  # somebody else looks at it, or the system cannot do it
-                pass
+            except (BufferError, SystemError, OSError):
+                pass  # somebody else looks at it, or the system cannot do it, or has no room just there
             finally:
                 self.array = self._seen(self._map)
             if n <= len(self.array):

@@ -631,7 +631,6 @@ async def hold_and_serve(
                 store,
                 parts.monitor.start_of_log,
                 every=settings.snapshot_interval / SECOND,
-                accept_gap=settings.accept_gap,
             )
         parts.watch(health, lock, settings.flush_interval / SECOND)
         try:

@@ -23,14 +23,12 @@ class Keeper:
         log_start: Callable[[int], Awaitable[int]],
         *,
         every: float,
-        accept_gap: bool = False,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._snapshots = snapshots
         self._store = store
         self._log_start = log_start
         self._every = every
-        self._accept_gap = accept_gap
         self._now = now
         self._next: dict[int, float] = {}
 
@@ -51,16 +49,16 @@ class Keeper:
             return
         self._next[partition] = self._now() + self._every
 
-    async def restore(self, partition: int, epoch: int) -> bool:
+    async def restore(self, partition: int, epoch: int, accept_gap: bool = False) -> bool:
         """Fill an empty partition from its newest good snapshot; False when there is none.
 
-        A log that starts behind the snapshot raises `SnapshotGap`, before anything is touched, unless gaps are accepted; the
+        A log that starts behind the snapshot raises `SnapshotGap`, before anything is touched, unless it is accepted; the
         partition then finds the gap itself and marks the accounts.
         """
         start = await self._log_start(partition)
         try:
             done = await self._snapshots.restore(
-                partition, self._store, log_start=start, accept_gap=self._accept_gap, epoch=epoch
+                partition, self._store, log_start=start, accept_gap=accept_gap, epoch=epoch
             )
         except SnapshotGap:
             raise

@@ -103,6 +103,7 @@ class Monitor(Service):
         self._metrics = metrics
         self._settings = settings
         self._quarantines = quarantines
+        self._loaded: set[int] = set()
         self._channel = channel
         self.keeper: Keeper | None = None
         """Set it before the start to have snapshots."""
@@ -240,6 +241,7 @@ class Monitor(Service):
             keep=self.keeper.after_flush if self.keeper else None,
             observe=self._observe,
             quarantines=self._quarantines,
+            loaded=self._loaded,
         )
 
     async def _park_all(self) -> None:

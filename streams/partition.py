@@ -16,7 +16,11 @@ A crash between any two of the numbered steps loses and doubles nothing:
 
 A frame that cannot be read or stepped stops the partition: all before it is judged, said and written, and the quarantine topic
 says where it stands. With the signatures of two people it goes on without a restart, the quarantine standing in the place of the
-frame. At such an offset a step of its own settles between 5 and 6, in that topic, what the frame became (`streams.quarantine`).
+frame. At such an offset a step of its own settles between 5 and 6, in that topic, what the frame became (`streams.quarantine`):
+after its outputs are put together, since what cannot be said must not be settled as applied.
+
+Memory that is not to be had is the machine's fault, and not a frame's: the partition's memory is dropped and loaded again, as when
+the store is away, while the others go on.
 
 Steps 8 to 11 write one frame's image of the state in a task of their own; newer frames go through 3 to 7 meanwhile.
 """
@@ -38,6 +42,7 @@ import numpy as np
 from aiokafka.errors import KafkaError
 
 from detectors.model import Frame, Kind
+from detectors.state import LayoutMismatch
 from streams import ledger
 from streams.board import Progress
 from streams.crash import crash_point
@@ -45,8 +50,9 @@ from streams.folding import Fold, StateLike
 from streams.metrics import Metrics
 from streams.publish import Message, Publication, Publisher
 from streams.quarantine import Outcome, Quarantines, frame_of
-from streams.standing import FrameFailed, Overruled, Stops
+from streams.standing import AnotherFrame, FrameFailed, Overruled, Stops
 from streams.state.base import MAX_CHUNK, FenceLost, RecommendationEntry, StateStore, StoreError, chunked
+from streams.state.snapshots import SnapshotGap
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +118,10 @@ class OffsetJump(Exception):
     """Records between the last one and this are missing."""
 
 
+OWN_WORDS = (Stopped, AnotherFrame, LayoutMismatch, SnapshotGap)
+"""Exceptions whose text is ours, and quotes no data."""
+
+
 class Phase(StrEnum):
     """Where a partition stands."""
 
@@ -137,7 +147,8 @@ class PartitionSettings:
     signed_seconds: float = 1.0
     """How often a partition that stands at a frame asks whether it was signed."""
     accept_gap: bool = False
-    """Go on where the log starts later than the state ends. An operator's decision; accounts then have less history."""
+    """Go on where the log starts later than the state ends, at the first load of a partition in this process. An operator's
+    decision; accounts then have less history."""
 
 
 class Partition:
@@ -156,14 +167,16 @@ class Partition:
         metrics: Metrics,
         settings: PartitionSettings,
         executor: Executor | None = None,
-        restore: Callable[[int, int], Awaitable[bool]] | None = None,
+        restore: Callable[[int, int, bool], Awaitable[bool]] | None = None,
         observe: Callable[[Any], None] | None = None,
         keep: Callable[[int, int, int], Awaitable[None]] | None = None,
         quarantines: Quarantines | None = None,
+        loaded: set[int] | None = None,
     ) -> None:
-        """`restore(partition, epoch)` fills an empty partition of the store from a snapshot, if there is one;
+        """`restore(partition, epoch, accept_gap)` fills an empty partition of the store from a snapshot, if there is one;
         `keep(partition, applied, epoch)` takes one if it is due. `observe(result)` counts what a step did.
-        Without `quarantines` a frame that fails stops the partition for good.
+        Without `quarantines` a frame that fails stops the partition for good. `loaded`: the partitions that this process has loaded
+        once, of which no gap is accepted any more; it enters itself.
         """
         self.number = number
         self.phase = Phase.LOADING
@@ -184,6 +197,7 @@ class Partition:
         self._progress = progress
         self._metrics = metrics
         self._settings = settings
+        self._loaded = set() if loaded is None else loaded
         self._executor = executor
         self._restore = restore
         self._observe = observe
@@ -314,8 +328,12 @@ class Partition:
                 self._stop(str(failed))
                 if self._stops is None or not self._stops.note(failed):
                     return
-                await self._report(failed, self._stops)
-                self.phase = Phase.RETRYING  # once more, up to the frame: what is before it is not lost
+                if await self._report(failed, self._stops):
+                    self.phase = Phase.RETRYING  # once more, up to the frame: what is before it is not lost
+                else:
+                    self._retry("lost its partition while a frame failed")
+                    if not await self._still_member():
+                        break
             except Standing as standing:
                 assert self._stops is not None
                 self._stop(self._stops.words(standing.offset))
@@ -323,18 +341,22 @@ class Partition:
                 if not self._parking and not await self._still_member():
                     break
                 self._retry(f"settles what became of offset {standing.offset}")
-            except (StoreError, KafkaError, OSError, TimeoutError) as problem:
+            except (StoreError, KafkaError, OSError, TimeoutError, MemoryError) as problem:
                 if isinstance(problem, StoreError):
                     self._metrics.state_store_errors.inc()
                 log.warning(
-                    "partition waits for its store or broker",
+                    "partition waits for memory"
+                    if isinstance(problem, MemoryError)
+                    else "partition waits for its store or broker",
                     extra={"partition": self.number, "problem": type(problem).__name__},
                 )
                 self._retry(f"{type(problem).__name__}: {problem}")
             except Exception as problem:
                 # A step, codec or state error would come again with the same input. Skipping is not allowed.
                 log.exception("partition stopped", extra={"partition": self.number})
-                self._stop(f"{type(problem).__name__}: {problem}")
+                # Of anybody else's text nothing goes to /readyz: it may quote the data. The log has the places.
+                name = type(problem).__name__
+                self._stop(f"{name}: {problem}" if isinstance(problem, OWN_WORDS) else name)
                 return
             if (
                 self._parking
@@ -344,15 +366,24 @@ class Partition:
             wait = min(wait * 2, self._settings.retry_most)
         self.phase = Phase.GONE
 
-    async def _report(self, failed: FrameFailed, stops: Stops) -> None:
-        """Say in the quarantine topic where we stand, until it is taken."""
+    async def _report(self, failed: FrameFailed, stops: Stops) -> bool:
+        """Say in the quarantine topic where we stand, until it is taken. False: another has the partition, nothing is said."""
         while not self._leaving and not self._parking:
             try:
-                await stops.report(failed)
-            except (KafkaError, TimeoutError, OSError):
+                await stops.report(failed, self._still_owner)
+            except FenceLost:
+                return False
+            except (StoreError, KafkaError, TimeoutError, OSError):
                 await asyncio.sleep(self._settings.retry_seconds)
             else:
-                return
+                break
+        return True
+
+    async def _still_owner(self) -> None:
+        """Raises `FenceLost` if the store or the group has given the partition to another."""
+        if not await self._still_member():
+            raise FenceLost(self.number, "not a member of the group any more")
+        await self._store.confirm(self.number, self._epoch)
 
     async def _signed(self, offset: int, stops: Stops) -> None:
         """Until the frame is signed by enough people, or another owner has settled it."""
@@ -409,7 +440,7 @@ class Partition:
         head = await self._store.load_head(self.number)
         if head is None:
             await self._store.clear_partition(self.number, self._epoch)
-            if self._restore is not None and await self._restore(self.number, self._epoch):
+            if self._restore is not None and await self._restore(self.number, self._epoch, self._accepts_gap):
                 head = await self._store.load_head(self.number)
         state = self._fold.new_state(self.number)
         if head is not None:
@@ -430,11 +461,16 @@ class Partition:
         start = await self._broker.start_of_log(self.number)
         if start > self._next:
             self._accept_gap(state, start)
+        self._loaded.add(self.number)  # the decision was about this start: a later gap is another one
         self._progress.set_applied(self.number, self._next - 1)
+
+    @property
+    def _accepts_gap(self) -> bool:
+        return self._settings.accept_gap and self.number not in self._loaded
 
     def _accept_gap(self, state: StateLike, start: int) -> None:
         """The log begins beyond what the state needs: go on there if an operator said so, and mark every account."""
-        if not self._settings.accept_gap:
+        if not self._accepts_gap:
             raise Stopped(
                 f"the log starts at offset {start}, the state needs {self._next}: records are lost. Restore a newer "
                 "snapshot, or accept the gap (safehold worker --accept-gap)"
@@ -572,6 +608,8 @@ class Partition:
         started = time.perf_counter()
         try:
             result = await self._compute(self._fold.step, state, frames)
+        except (MemoryError, OSError):  # of the machine: no frame is to blame
+            raise
         except Exception as problem:  # the frames before it are applied, so it is the one after them
             raise FrameFailed(state.head.applied + 1, problem) from problem
         self._metrics.step_time.observe(time.perf_counter() - started)
@@ -581,13 +619,13 @@ class Partition:
                 self.unwritten_since = self._dirty_since
         self._unflushed += sum(len(frame.rows) + len(frame.records) for frame in frames)
         crash_point("after-step")
-        if settle is not None:
-            await self._settle(settle)
-        # 6. publish, and wait until all is acknowledged
         publication = self._messages(result.outputs)
         if frames[0].offset < self._floor:
             unsaid = [output for output in result.outputs if output.cause.offset >= self._floor]
             publication.messages = self._messages(unsaid).messages
+        if settle is not None:  # only now: what cannot be said must not be settled as applied
+            await self._settle(settle)
+        # 6. publish, and wait until all is acknowledged
         if publication.messages:
             waiting = []
             for message in publication.messages:
@@ -604,10 +642,14 @@ class Partition:
     def _messages(self, outputs: Sequence[Any]) -> Publication:
         try:
             return self._publisher(self.number, outputs)
+        except (MemoryError, OSError):
+            raise
         except Exception:
             for output in outputs:
                 try:
                     self._publisher(self.number, [output])
+                except (MemoryError, OSError):
+                    raise
                 except Exception as problem:  # it is what its frame caused
                     raise FrameFailed(output.cause.offset, problem) from problem
             raise

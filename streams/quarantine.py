@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -139,6 +140,14 @@ class Cases:
         if case.outcome is not None:
             return
         if isinstance(said, Outcome):
+            if (
+                said.quarantine is not None and not case.signed
+            ):  # no owner writes it: two people have to sign before
+                log.warning(
+                    "an unsigned quarantine counts for nothing",
+                    extra={"partition": said.partition, "offset": said.offset},
+                )
+                return
             case.outcome, case.decided_at = said, appended
         elif isinstance(said, Signed) and not case.signed:
             self._sign(case, said, appended)
@@ -146,7 +155,7 @@ class Cases:
     @staticmethod
     def _sign(case: Case, said: Signed, appended: int) -> None:
         for name in said.by:
-            if name.strip():
+            if person(name):
                 case.people.setdefault(person(name), name.strip())
         case.reasons.append(said.reason)
         if len(case.people) >= PEOPLE:
@@ -159,7 +168,11 @@ class Cases:
 
 def person(name: str) -> str:
     """A name as two of them are compared: one person must not sign twice by another spelling."""
-    return " ".join(name.split()).casefold()
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    seen = "".join(
+        letter for letter in folded if unicodedata.category(letter) != "Cf"
+    )  # zero-width and the like
+    return " ".join(seen.split())
 
 
 class Quarantines(Protocol):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 
 from streams import ledger
 from streams.crash import crash_point
 from streams.metrics import Metrics
-from streams.quarantine import Case, Outcome, Quarantines, digest_of, in_place_of, stopped_at
+from streams.quarantine import PEOPLE, Case, Outcome, Quarantines, digest_of, in_place_of, stopped_at
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ class FrameFailed(Exception):
         # What the fold raises may quote the data; what the decoder says is our own text.
         own = isinstance(problem, ledger.LedgerError)
         self.problem = f"{type(problem).__name__}: {problem}" if own else type(problem).__name__
-        super().__init__(f"frame {offset}: {type(problem).__name__}: {problem}")
+        super().__init__(f"frame {offset}: {self.problem}")
 
 
 class Overruled(Exception):
@@ -67,12 +68,16 @@ class Stops:
         self._failed[at] = failed.problem
         return True
 
-    async def report(self, failed: FrameFailed) -> None:
-        """Say in the topic that we stand there, if nobody has. Raises KafkaError or TimeoutError."""
+    async def report(self, failed: FrameFailed, confirm: Callable[[], Awaitable[None]]) -> None:
+        """Say in the topic that we stand there, if nobody has. Raises KafkaError or TimeoutError, and what `confirm` raises.
+
+        `confirm` is asked right before: a zombie's word, signed later, would set aside what its heir has applied.
+        """
         await self._topic.refresh()
         if self._case(failed.offset) is not None:
             return
         crash_point("before-stopped")
+        await confirm()
         generation = self._topic.cases.generation
         await self._topic.append(
             stopped_at(failed.value, generation, self._partition, failed.offset, failed.problem)
@@ -87,11 +92,11 @@ class Stops:
     def words(self, offset: int) -> str:
         """For an operator: why the partition stands, and what to do."""
         case = self._case(offset)
-        signed = ", ".join(case.people.values()) if case else ""
+        signed = len(case.people) if case else 0  # no names: whoever reaches the worker's port reads this
         return (
             f"stands at offset {offset}: {self._failed.get(offset, 'it failed')}. Two people can set the frame aside: "
             f"safehold quarantine {self._partition} {offset}"
-            + (f" (signed by {signed} so far)" if signed else "")
+            + (f" (signed by {signed} of {PEOPLE})" if signed else "")
         )
 
     # -- settling ----------------------------------------------------------------------------------------------------------
@@ -110,6 +115,10 @@ class Stops:
                     f"the quarantine of offset {offset} is of another frame than the ledger has there"
                 )
             return case.outcome, True
+        if case.signed and case.stopped.digest != digest_of(value):
+            raise AnotherFrame(
+                f"what was signed for at offset {offset} is another frame than the ledger has there"
+            )
         if not case.signed and offset in self._failed:
             return None, False
         # Not signed and not failed here: it failed elsewhere, in another version or at another time.

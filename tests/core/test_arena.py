@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from pathlib import Path
 
@@ -66,3 +67,19 @@ def test_who_looks_at_it_keeps_what_was_in_it() -> None:
     assert kept["leg"].tolist() == list(range(1, 101))
     arena.grow(9 * MANY)
     assert arena.array["time"][:3].tolist() == [-1, -2, -3]
+
+
+def test_what_cannot_be_moved_is_copied() -> None:
+    class Stuck(mmap.mmap):
+        def resize(self, newsize: int) -> None:
+            raise OSError(12, "Cannot allocate memory")
+
+    arena = Arena(np.dtype("u8"), LARGE // 8)
+    arena.array[:3] = (1, 2, 3)
+    assert arena._map is not None
+    stuck = Stuck(-1, len(arena._map))
+    stuck[:] = arena._map[:]
+    arena._map, arena.array = stuck, np.frombuffer(stuck, "u8")
+    arena.grow(LARGE // 2)
+    assert len(arena.array) >= LARGE // 2
+    assert arena.array[:4].tolist() == [1, 2, 3, 0]

@@ -421,7 +421,6 @@ def with_snapshots(world: World, folder: Path, **options: Any) -> Process:
         process.store,
         process.start_of_log,
         every=0.0,
-        accept_gap=bool(options.get("accept_gap")),
     )
     process.part._restore, process.part._keep = keeper.restore, keeper.after_flush
     return process
@@ -433,6 +432,21 @@ async def test_a_gap_before_everything_is_accepted_too() -> None:
     await Process(world, accept_gap=True).finish()
     assert await gaps(world) == [[0, 1]]
     assert world.latest().bodies()
+
+
+async def test_a_gap_is_accepted_at_the_first_load_and_not_at_a_later_one() -> None:
+    world = World(LOG[:3])
+    process = Process(world, accept_gap=True)
+    await process.catch_up()
+    world.log, world.start = LOG, 5
+    await MemoryStore(META, world.data).claim(0)  # its next flush finds that out, and it loads again
+    await process.run(lambda: process.part.phase is Phase.STOPPED)
+    assert "log starts at offset 5" in process.part.problem
+    # Nor by a partition that was taken away and came back to the same process.
+    heir = Process(world, accept_gap=True)
+    heir.part._loaded = process.part._loaded
+    await heir.run(lambda: heir.part.phase is Phase.STOPPED)
+    assert await gaps(world) == []
 
 
 async def test_a_jump_is_read_again_and_a_real_gap_stops_the_partition() -> None:

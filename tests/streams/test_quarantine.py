@@ -30,6 +30,7 @@ from streams.quarantine import (
     person,
     stopped_at,
 )
+from streams.standing import FrameFailed
 from streams.state.memory import MemoryStore
 from tests.streams.test_partition import (
     LOG,
@@ -41,7 +42,7 @@ from tests.streams.test_partition import (
     crash_at,
     undisturbed,
 )
-from tests.streams.tinyfold import BROKEN_AMOUNT, TINY, TinyState
+from tests.streams.tinyfold import BROKEN_AMOUNT, TINY, Broken, Saying, TinyPublisher, TinyState
 
 AT = 3
 POINTS = (*STEPS, "before-stopped", "after-stopped", "before-outcome", "after-outcome")
@@ -111,7 +112,7 @@ async def test_two_signatures_let_it_go_on(what: str, chunk: int) -> None:
     assert await applied(world) == AT - 1  # everything before it is judged, said and written
     assert process.held
     sign(world, "Ada")
-    await process.run(lambda: "signed by Ada so far" in process.part.problem)
+    await process.run(lambda: "signed by 1 of 2" in process.part.problem)
     sign(world, "Ben")
     await process.finish()
     await goes_as_without(world, counted)
@@ -133,7 +134,7 @@ async def test_one_person_is_not_two(again: Sequence[str]) -> None:
     await process.run(lambda: process.topic.read == len(world.topic))
     for _ in range(20):
         await asyncio.sleep(0)
-    assert "signed by Ada so far" in process.part.problem
+    assert "signed by 1 of 2" in process.part.problem
     await process.part.drop()
     assert len(world.topic) == 3
 
@@ -174,11 +175,11 @@ async def test_a_frame_that_is_applied_after_all_cannot_be_set_aside() -> None:
 
     def broken(state: TinyState, some: Sequence[Frame]) -> Any:
         if some[0].offset == AT:
-            raise MemoryError
+            raise Broken
         return TINY.step(state, list(some))
 
     first = await standing(world, chunk=1, fold=dataclasses.replace(TINY, step=broken))
-    assert "MemoryError" in first.part.problem
+    assert "Broken" in first.part.problem
     await first.part.drop()
     second = Process(world)  # the one who comes after can
     await second.finish()
@@ -209,7 +210,7 @@ async def test_the_first_outcome_counts_for_a_zombie_too() -> None:
 
     def broken(state: TinyState, some: Sequence[Frame]) -> Any:
         if some[0].offset == AT and some[0].kind is Kind.LEGS and not mended:
-            raise MemoryError
+            raise Broken
         return TINY.step(state, list(some))
 
     mended: list[bool] = []
@@ -240,7 +241,7 @@ def test_two_owners_come_to_one_answer(turns: list[int], signed_at: int) -> None
 
         def broken(state: TinyState, some: Sequence[Frame]) -> Any:
             if some[0].offset == AT and some[0].kind is Kind.LEGS:
-                raise MemoryError
+                raise Broken
             return TINY.step(state, list(some))
 
         first = await standing(world, chunk=1, fold=dataclasses.replace(TINY, step=broken))
@@ -339,6 +340,95 @@ async def test_a_quarantine_of_another_frame_is_not_used() -> None:
     assert "another frame" in again.part.problem
 
 
+async def test_signatures_for_one_frame_do_not_set_another_aside() -> None:
+    world = with_poison(poison())
+    await (await standing(world)).part.drop()
+    sign(world, "Ada", "Ben")
+    world.log[AT] = poison(amount=5)  # healthy
+    again = Process(world)
+    await again.run(lambda: again.part.phase is Phase.STOPPED)
+    assert "is another frame than" in again.part.problem
+    assert [m for m in world.topic if b'"record":"outcome"' in m] == []
+
+
+class Unsayable(TinyPublisher):
+    """What one frame causes cannot be written."""
+
+    def __call__(self, partition: int, outputs: Sequence[Saying]) -> Any:
+        if any(output.cause.offset == AT for output in outputs):
+            raise ValueError("of account DE02120300000000202051")
+        return super().__call__(partition, outputs)
+
+
+def unsaying(world: World) -> Process:
+    process = Process(world)
+    process.part._publisher = Unsayable()
+    return process
+
+
+async def test_a_frame_that_cannot_be_said_can_be_signed_after_a_restart_too() -> None:
+    world = with_poison(poison(amount=8))
+    first = unsaying(world)
+    await first.run(lambda: "stands at" in first.part.problem)
+    await first.part.drop()
+    second = unsaying(world)  # knows of the stop, and that it was not here
+    await second.run(lambda: "stands at" in second.part.problem)
+    await second.part.drop()
+    assert [m for m in world.topic if b'"record":"outcome"' in m] == []
+    sign(world, "Ada", "Ben")
+    await unsaying(world).finish()
+    await goes_as_without(world, {"quarantined": 2, "unread": 0})
+
+
+async def test_of_what_was_raised_only_the_kind_is_shown() -> None:
+    world = with_poison(poison(amount=8))
+    process = unsaying(world)
+    seen: list[str] = []
+    await process.run(lambda: bool(seen.append(process.part.problem)) or "stands at" in process.part.problem)
+    assert any("ValueError" in problem for problem in seen)
+    assert not any("DE02" in problem for problem in seen)
+    assert "DE02" not in str(FrameFailed(1, ValueError("DE02")))
+    sign(world, "Ada")
+    await process.run(lambda: "signed by 1 of 2" in process.part.problem)
+    assert "Ada" not in process.part.problem  # whoever reaches the worker's port reads it
+
+
+@pytest.mark.parametrize("problem", [MemoryError(), OSError(12, "no memory")])
+async def test_memory_that_is_not_to_be_had_is_no_fault_of_the_frame(problem: Exception) -> None:
+    world, left = World(LOG), [problem] * 3
+
+    def short(state: TinyState, some: Sequence[Frame]) -> Any:
+        if left and some[-1].offset >= AT:
+            raise left.pop()
+        return TINY.step(state, list(some))
+
+    await Process(world, fold=dataclasses.replace(TINY, step=short)).finish()
+    assert not left
+    assert world.topic == []
+    expected = await undisturbed(LOG)
+    assert world.latest().bodies() == expected.latest().bodies()
+
+
+@pytest.mark.parametrize("member", [True, False])
+async def test_a_zombie_on_which_a_frame_fails_says_nothing(member: bool) -> None:
+    """Its word would come after the heir has looked: signed later, a rebuild would set aside what the heir applied."""
+    world, left = World(LOG), [Broken()]
+
+    def once(state: TinyState, some: Sequence[Frame]) -> Any:
+        if left and some[-1].offset >= AT:
+            world.member = member
+            if member:  # the group has not noticed, the store has given the partition to another
+                world.data.partition(0).epoch += 1
+            raise left.pop()
+        return TINY.step(state, list(some))
+
+    zombie = Process(world, chunk=1, fold=dataclasses.replace(TINY, step=once))
+    await zombie.run(lambda: zombie.part.phase is Phase.GONE or zombie.progress.applied(0) == len(LOG) - 1)
+    assert not left
+    assert world.topic == []
+    await zombie.part.drop()
+
+
 # -- the records ------------------------------------------------------------------------------------------------------------
 
 
@@ -397,7 +487,18 @@ def test_whatever_the_bytes_are_there_is_something_to_take(value: bytes) -> None
     cases = Cases("g1")
     cases.take(encode(case.stopped), 1)
     cases.take(encode(outcome), 2)
+    assert cases.all[0, 3].outcome is None  # not signed by anybody
+    cases.take(encode(Signed(generation="g1", partition=0, offset=3, by=("Ada",), reason="r")), 3)
+    cases.take(encode(outcome), 4)
+    assert cases.all[0, 3].outcome is None
+    cases.take(encode(Signed(generation="g1", partition=0, offset=3, by=("Ben",), reason="r")), 5)
+    cases.take(encode(outcome), 6)
     assert cases.all[0, 3].outcome == outcome
+
+
+@pytest.mark.parametrize("other", ["\uff21\uff44\uff41", "A\u200bda", "\u2003ADA\ufeff", "\U0001d400da"])
+def test_a_person_is_the_same_in_other_letters_of_the_same_look(other: str) -> None:
+    assert person(other) == person("Ada")
 
 
 @given(st.text(max_size=20))
