@@ -184,11 +184,25 @@ def read_accounts(path: Path) -> list[dict[str, Any]]:
         raise CannotOpen(
             f"{path} cannot be read as accounts ({type(problem).__name__}: {problem})"
         ) from problem
-    if rows and not all(row.get("account") for row in rows):
+    empty = [number for number, row in enumerate(rows, 1) if not str(row.get("account") or "").strip()]
+    if empty:
+        which = "there is no such column" if len(empty) == len(rows) else f"row {empty[0]} has none"
+        more = f", nor have {len(empty) - 1} others" if len(empty) < len(rows) and len(empty) > 1 else ""
         raise CannotOpen(
-            f"{path}: every row needs `account`", look=f"columns that are read: {', '.join(ACCOUNT_COLUMNS)}"
+            f"{path}: every row needs `account`; {which}{more}",
+            look=f"columns that are read: {', '.join(ACCOUNT_COLUMNS)}",
         )
     return [{name: row[name] for name in ACCOUNT_COLUMNS if row.get(name) not in (None, "")} for row in rows]
+
+
+def unknown_kinds(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Kinds that are none, and how many rows say so. Those accounts count as of unknown kind."""
+    found: dict[str, int] = {}
+    for row in rows:
+        kind = str(row.get("kind", ""))
+        if kind and kind.lower() not in _KINDS:
+            found[kind] = found.get(kind, 0) + 1
+    return dict(sorted(found.items()))
 
 
 def facts_of(

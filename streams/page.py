@@ -19,6 +19,10 @@ WIDTH = 80
 SHOWN_PAYMENTS = 24
 LOOK_ALIKE = "look-alike"
 COLLECTS = "victim-collection-account"
+REMEDIES = {
+    "history too short": " Where accounts were seen whole for longer, `observed_since` of the mapping, the settings or the "
+    "accounts file says so."
+}
 HEADS = {
     "monitor": "MONITOR: a place on the watch-list, no effect on the customer",
     "hold-and-review": "HOLD AND REVIEW: look at it before more money leaves",
@@ -185,7 +189,9 @@ def _unknown(body: Mapping[str, Any]) -> Iterable[str]:
     missing: dict[str, list[str]] = {}
     for item in body["not_computable"]:
         missing.setdefault(item["reason"].replace("_", " "), []).append(item["indicator"].replace("-", " "))
-    texts += [f"Not computed, {why}: {', '.join(names)}." for why, names in missing.items()]
+    texts += [
+        f"Not computed, {why}: {', '.join(names)}.{REMEDIES.get(why, '')}" for why, names in missing.items()
+    ]
     return dict.fromkeys(texts)
 
 

@@ -10,11 +10,13 @@ import typer
 from streams.cli.connect import SETTINGS_OPTION
 from streams.cli.exits import CliError, Exit
 from streams.cli.helping import HelpGroup
-from streams.cli.output import JSON_OPTION, emit, say
+from streams.cli.output import JSON_OPTION, emit, note, say
 
 if TYPE_CHECKING:
     from streams.controls import AccountMessage
     from streams.settings import Settings
+
+SHOWN_KINDS = 5
 
 app = typer.Typer(
     help="What banks say of their accounts.", cls=HelpGroup, no_args_is_help=True, rich_markup_mode=None
@@ -46,11 +48,13 @@ def import_(
 
     Sending them again changes nothing.
     """
+    from detectors.model import AccountKind
     from streams.cli.connect import run, settings_of
-    from streams.opening import CannotOpen, messages_of, read_accounts
+    from streams.opening import CannotOpen, messages_of, read_accounts, unknown_kinds
 
     try:
-        messages = messages_of(read_accounts(file), bank=bank, code=number_of)
+        rows = read_accounts(file)
+        messages = messages_of(rows, bank=bank, code=number_of)
     except CannotOpen as problem:
         raise CliError(str(problem), details=problem.details, look=problem.look, code=Exit.INPUT) from problem
     if not dry_run:
@@ -62,9 +66,13 @@ def import_(
         "with_kind": sum(message.kind.value != "unknown" for message in messages),
         "sent": 0 if dry_run else len(messages),
     }
+    odd = unknown_kinds(rows)
     if as_json:
-        emit(known)
+        emit(known | ({"unknown_kinds": odd} if odd else {}))
         return
+    if odd:
+        said = ", ".join(f"{kind!r} ({count:,})" for kind, count in list(odd.items())[:SHOWN_KINDS])
+        note(f"  these kinds are none and count as unknown: {said}. Kinds: {', '.join(AccountKind)}")
     say(
         f"{'would send' if dry_run else 'sent'} {known['accounts']:,} accounts: {known['with_opening_date']:,} with the date "
         f"of opening, {known['with_kind']:,} with their kind"

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 import typer
 
 from streams.cli.exits import CliError, Exit
-from streams.cli.output import JSON_OPTION, Progress, emit, note, say
+from streams.cli.output import JSON_OPTION, Progress, emit, note, paragraph, say, terminal_width
 
 if TYPE_CHECKING:
     from detectors.config import Config
     from detectors.model import Fact
     from streams.judge import FileJudge, Summary
     from streams.opening import Opened
+
+SHORT = 8
+"""Characters of an id that are shown: `explain` takes the beginning of one."""
 
 MAPPING_OPTION = typer.Option(
     ...,
@@ -72,11 +75,45 @@ def judge(
 
         emit(asdict(summary))
     else:
-        _tell(summary, out, payments.bank)
+        _tell(summary, out, gravest(judge_))
     if not summary.balanced:
         raise CliError(
             "the balance of the run does not come to zero: this is a defect", look=f"{out}/summary.json"
         )
+    if not summary.legs:
+        raise nothing_judged(summary, payments, out)
+
+
+def gravest(judge_: FileJudge) -> str:
+    """The id to begin with: of the highest action, the newest; empty without any."""
+    from detectors.model import ACTION_NAMES
+
+    bodies = [said.body for said in judge_.standing.values()]
+    first = max(
+        bodies,
+        key=lambda body: (ACTION_NAMES.index(body.action), body.event_time, body.recommendation_id),
+        default=None,
+    )
+    return "" if first is None else first.recommendation_id
+
+
+def nothing_judged(summary: Summary, payments: Opened, out: Path) -> CliError:
+    """Why no payment was judged, and what to do about it."""
+    from streams.payment import Reason
+
+    if not summary.transactions:
+        return CliError("nothing was judged: the file holds no payments")
+    elsewhere = set(summary.rejects_by_reason) == {Reason.WRONG_BANK.value}
+    if summary.rejects == summary.transactions and not elsewhere:
+        return CliError("nothing was judged: every payment was refused", look=f"{out / 'rejects.jsonl'}")
+    if payments.mapping is None:
+        mend = "--bank must be the `agent` of the bank's own accounts"
+    else:
+        mend = (
+            "name the bank column (`debtor_bank`, `creditor_bank`) and `bank_codes`, or `empty_bank: reporting` where the "
+            "file holds only this bank's accounts"
+        )
+    return CliError(f"nothing was judged: no payment has a side at the bank {payments.bank!r}", look=mend)
 
 
 def _run(
@@ -136,23 +173,26 @@ def _write(out: Path, payments: Opened, judge_: FileJudge, summary: Summary, rev
     (out / "summary.json").write_text(json.dumps(asdict(summary), indent=2) + "\n", encoding="utf-8")
 
 
-def _tell(summary: Summary, out: Path, bank: str) -> None:
-    say(
+def _tell(summary: Summary, out: Path, first: str) -> None:
+    width = terminal_width()
+    paragraph(
         f"{summary.transactions:,} transactions, {summary.legs:,} legs: {summary.judged:,} judged, {summary.late:,} late, "
         f"{summary.duplicates:,} duplicates, {summary.conflicts:,} conflicts, {summary.at_hubs:,} at hubs; "
-        f"{summary.rejects:,} rejects"
+        f"{summary.rejects:,} rejects",
+        width,
     )
     actions = ", ".join(f"{count} {action}" for action, count in summary.by_action.items()) or "none"
-    say(f"recommendations: {actions}, about {summary.accounts_named} accounts")
+    accounts = f"{summary.accounts_named:,} account{'' if summary.accounts_named == 1 else 's'}"
+    paragraph(f"recommendations: {actions}, about {accounts}", width)
     say(f"{summary.seconds:.1f} s, {summary.legs_per_second:,} legs/s, written to {out}")
     for reason, count in sorted(summary.rejects_by_reason.items()):
         note(f"  rejected: {count:,} {reason}")
-    if summary.transactions > summary.rejects and not summary.legs:
-        note(
-            f"  no payment has a side at the bank {bank!r}, so nothing was judged: with canonical payments, --bank must be the "
-            "`agent` of the bank's own accounts"
-        )
+    if summary.rejects:
+        note(f"  see {out / 'rejects.jsonl'}")
     if summary.late:
         note(
-            "  late legs were not judged: is the file in the order of its time, and `lateness` of the mapping long enough?"
+            "  late legs were not judged: is the file in the order of its time, and\n"
+            "  `lateness` of the mapping long enough?"
         )
+    if first:
+        say(f"next: safehold explain {first[:SHORT]} --file {out / 'recommendations.jsonl'}")

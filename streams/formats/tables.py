@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,6 +19,8 @@ from streams.payment import Reason, Rejected
 pc: Any = pyarrow.compute
 
 BATCH = 65_536
+LONGEST_HEADER = 200
+"""Characters of a file's column names that a message shows."""
 
 
 class BadFile(ValueError):
@@ -58,15 +61,30 @@ def open_tables(path: Path, mapping: Mapping, batch: int) -> _Opened:
         else:
             raise BadFile(f"{path.name}: neither .parquet, .csv nor .jsonl")
     except pa.lib.ArrowKeyError as error:
+        if suffixes[-1:] in ([".csv"], [".tsv"]):
+            _missing(path, wanted_columns(mapping), _header(path, _delimiter(path, mapping)))
         raise BadFile(f"{path.name}: no column: {str(error)[:80]}") from None
     except pa.ArrowInvalid as error:
         raise BadFile(f"{path.name}: {str(error).splitlines()[0][:80]}") from None
 
 
 def _missing(path: Path, wanted: list[str], there: Iterable[str]) -> None:
-    lacking = sorted(set(wanted) - set(there))
+    found = list(there)
+    lacking = sorted(set(wanted) - set(found))
     if lacking:
-        raise BadFile(f"{path.name}: no column {', '.join(lacking)}")
+        has = ", ".join(f'"{name}"' for name in found)
+        has = has if len(has) <= LONGEST_HEADER else has[:LONGEST_HEADER] + "…"
+        one = " (is `delimiter` right?)" if len(found) == 1 and path.suffix.lower() != ".parquet" else ""
+        raise BadFile(f"{path.name} has no column {', '.join(lacking)}; it has: {has}{one}")
+
+
+def _delimiter(path: Path, mapping: Mapping) -> str:
+    return "\t" if path.suffix.lower() == ".tsv" and mapping.delimiter == "," else mapping.delimiter
+
+
+def _header(path: Path, delimiter: str) -> list[str]:
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+        return next(csv.reader(lines, delimiter=delimiter), [])
 
 
 def _parquet(path: Path, wanted: list[str], batch: int) -> _Opened:
@@ -85,12 +103,11 @@ def _csv(path: Path, mapping: Mapping, wanted: list[str]) -> _Opened:
         broken_rows.append(row.number - 2)  # from 1, with the header
         return "skip"
 
-    delimiter = "\t" if path.suffix.lower() == ".tsv" and mapping.delimiter == "," else mapping.delimiter
     with pa_csv.open_csv(
         path,
         # One thread: the only way in which broken rows are told by number.
         read_options=pa_csv.ReadOptions(block_size=8 << 20, use_threads=False),
-        parse_options=pa_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
+        parse_options=pa_csv.ParseOptions(delimiter=_delimiter(path, mapping), invalid_row_handler=skip),
         convert_options=pa_csv.ConvertOptions(
             include_columns=wanted,
             column_types={name: pa.binary() for name in wanted},

@@ -188,9 +188,11 @@ def test_explain_reads_the_file(cli, files, tmp_path: Path) -> None:
         ("no file", "is not there"),
         ("no mapping", "mapping"),
         ("bad mapping", "sample.yaml:"),
-        ("no column", "no column"),
+        ("no column", 'payments.csv has no column sum; it has: "id", "at", "amount", '),
+        ("wrong delimiter", '"id;at;amount;payer;payee;payer_bank;payee_bank;how" (is `delimiter` right?)'),
         ("no booked", "booked"),
-        ("bad accounts", "every row needs `account`"),
+        ("bad accounts", "every row needs `account`; there is no such column"),
+        ("empty account", "every row needs `account`; row 2 has none"),
         ("bad config", "no usable configuration"),
     ],
 )
@@ -206,6 +208,10 @@ def test_what_cannot_be_judged_is_one_clear_line(cli, files, tmp_path: Path, cha
             mapping.write_text(mapping.read_text().replace("currency: EUR", "currency: EVR"))
         case "no column":
             mapping.write_text(mapping.read_text().replace("amount: amount", "amount: sum"))
+        case "wrong delimiter":
+            file.write_text(file.read_text().replace(",", ";"))
+        case "empty account":
+            accounts.write_text("account,kind\n1,personal\n,personal\n")
         case "no booked":
             mapping.write_text(mapping.read_text().replace("booked: true", "booked: false"))
         case "bad accounts":
@@ -226,3 +232,88 @@ def test_an_accounts_file_is_read_by_name_and_nothing_else(tmp_path: Path) -> No
     file.write_text("account,opened,illicit,role,name\nA,2024-01-31,1,mule,Somebody\n")
     assert read_accounts(file) == [{"account": "A", "opened": "2024-01-31"}]
     assert not {"illicit", "role", "name", "nationality"} & set(ACCOUNT_COLUMNS)
+
+
+def test_the_last_line_is_what_to_type_next(cli, files, tmp_path: Path) -> None:
+    file, mapping, accounts = files
+    out = tmp_path / "out"
+    ran = cli("judge", file, "-m", mapping, "--accounts", accounts, "--out", out)
+    found = [json.loads(line) for line in (out / "recommendations.jsonl").read_text().splitlines()]
+    lines = ran.out.splitlines()
+    words = lines[-1].split()
+    assert words[:3] == ["next:", "safehold", "explain"]
+    (meant,) = [body for body in found if body["recommendation_id"].startswith(words[3])]
+    actions = ("monitor", "hold-and-review", "freeze")
+    assert actions.index(meant["action"]) == max(actions.index(body["action"]) for body in found)
+    assert cli(*words[2:]).code == Exit.OK
+    assert [line for line in lines[:-1] if len(line) > 80 and str(out) not in line] == []
+    assert "about 2 accounts" in ran.out
+
+
+def test_rejects_name_their_file(cli, files, tmp_path: Path) -> None:
+    file, mapping, _ = files
+    file.write_text(file.read_text() + "broken\n")
+    ran = cli("judge", file, "-m", mapping, "--out", tmp_path / "out")
+    assert ran.code == Exit.OK
+    assert f"see {tmp_path / 'out' / 'rejects.jsonl'}" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "look"),
+    [
+        ("no leg", "no payment has a side at the bank 'north'", "`bank_codes`, or `empty_bank: reporting`"),
+        ("canonical", "no payment has a side at the bank 'elsewhere'", "--bank must be the `agent`"),
+        ("all refused", "every payment was refused", "rejects.jsonl"),
+        ("nothing", "the file holds no payments", ""),
+    ],
+)
+def test_where_nothing_was_judged_it_says_why_and_ends_with_one(
+    cli, files, tmp_path: Path, change: str, said: str, look: str
+) -> None:
+    file, mapping, _ = files
+    more: list[str] = []
+    match change:
+        case "no leg":
+            mapping.write_text(mapping.read_text().replace("bank_codes: [N]", "bank_codes: [Z]"))
+        case "canonical":
+            file, mapping, more = tmp_path / "p.jsonl", Path("canonical"), ["--bank", "elsewhere"]
+            file.write_bytes(canonical_lines())
+        case "all refused":
+            head, *rows = file.read_text().splitlines()
+            file.write_text("\n".join([head, *("," + row.partition(",")[2] for row in rows)]) + "\n")
+        case "nothing":
+            file.write_text(file.read_text().partition("\n")[0] + "\n")
+    ran = cli("judge", file, "-m", mapping, "--out", tmp_path / "out", *more)
+    assert ran.code == Exit.FAILED
+    assert f"nothing was judged: {said}" in ran.err
+    assert look in ran.err
+    assert (tmp_path / "out" / "summary.json").exists()
+
+
+def test_the_mapping_of_the_docs_judges_a_file(cli, tmp_path: Path, checkout: Path) -> None:
+    page = (checkout / "docs" / "formats.md").read_text()
+    example = page.partition("A whole one")[2].partition("```yaml\n")[2].partition("```")[0]
+    mapping, file = tmp_path / "my.yaml", tmp_path / "export.csv"
+    mapping.write_text(example)
+    head = page.partition("with the header `")[2].partition("`")[0]
+    file.write_text(f"{head}\n1,2024-05-01T12:00:00,12.30,A,B\n2,2024-05-01T13:00:00,7.00,B,C\n")
+    ran = cli("judge", file, "-m", mapping, "--out", tmp_path / "out", "--json")
+    assert ran.code == Exit.OK, ran.err
+    assert (ran.json["transactions"], ran.json["judged"], ran.json["rejects"]) == (2, 4, 0)
+
+
+def test_a_file_that_holds_no_recommendations_is_told_by_line(cli, tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    for text, said in (("nonsense\n", "line 1 is not JSON"), ('\n{"a": 1}\n', "line 2 is no recommendation")):
+        file.write_text(text)
+        ran = cli("explain", "aa", "--file", file)
+        assert ran.code == Exit.INPUT
+        assert said in ran.err
+
+
+def test_kinds_that_are_none_are_told(cli, tmp_path: Path) -> None:
+    file = tmp_path / "accounts.csv"
+    file.write_text("account,kind\n1,personal\n2,privat\n3,privat\n4,\n")
+    ran = cli("accounts", "import", file, "--dry-run")
+    assert "'privat' (2)" in ran.err
+    assert cli("accounts", "import", file, "--dry-run", "--json").json["unknown_kinds"] == {"privat": 2}

@@ -101,3 +101,12 @@ def test_whoever_may_be_a_victim_is_named_from_role_and_indicator_alone() -> Non
 def test_an_account_that_is_not_judged_names_no_payment() -> None:
     found = body(payments=[], trigger_tx="")
     assert "Payments: none is named" in page(found)
+
+
+def test_what_history_would_mend_names_the_setting() -> None:
+    missing = [{"indicator": "fan-in", "reason": "history_too_short"}]
+    said = " ".join(page(body(not_computable=missing)).split())
+    assert "Not computed, history too short: fan in. Where accounts" in said
+    assert "`observed_since`" in said
+    other = [{"indicator": "fan-in", "reason": "detector_error"}]
+    assert "`observed_since`" not in page(body(not_computable=other))
