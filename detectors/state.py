@@ -94,6 +94,9 @@ class Head(msgspec.Struct, kw_only=True):
     accounts: int = 0  # how many there were: a hint for the room that loading needs
     gaps: list[Gap] = []  # in order of offset
     quarantined: list[SetAside] = []  # in order of offset
+    aside: dict[str, dict[int, int]] = {}
+    """By the names of `coordinates`: those above them that set-aside frames brought → the day on which they are counted. A frame
+    that was set aside does not raise them: another program may have written it, and it would swallow all that the source brings."""
 
 
 class Standing(msgspec.Struct, frozen=True, array_like=True):

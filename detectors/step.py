@@ -219,15 +219,22 @@ class _Step:
 
     # -- inserting -----------------------------------------------------------------------------------------------------
 
-    def _counts(self, rows: np.ndarray, sources: Sequence[str]) -> None:
+    def _counts(self, rows: np.ndarray, sources: Sequence[str], *, aside: bool = False) -> None:
         state = self.state
         for index, name in enumerate(sources):
             mine = rows[rows["source"] == index]
-            seen = state.head.coordinates.get("counts:" + name, -1)
+            key = "counts:" + name
+            seen = state.head.coordinates.get(key, -1)
             mine = mine[mine["coordinate"] > seen]
             if not len(mine):
                 continue
-            state.head.coordinates["counts:" + name] = int(mine["coordinate"].max())
+            known = list(state.head.aside.get(key, ()))
+            if aside:
+                state.head.aside.setdefault(key, {}).update(dict.fromkeys(mine["coordinate"].tolist(), 0))
+            else:
+                self._raise_to(key, int(mine["coordinate"].max()))
+            if known:  # counts that were set aside are counted as they are: a copy is not
+                mine = mine[~np.isin(mine["coordinate"], known)]
             for day in np.unique(mine["day"]).tolist():
                 today = mine[mine["day"] == day]
                 accepted, rejected = int(today["accepted"].sum()), int(today["rejected"].sum())
@@ -288,8 +295,26 @@ class _Step:
                 np.concatenate(([state.head.coordinates.get(key, -1)], coordinate[mine]))
             )
             skip[mine] = coordinate[mine] <= seen[:-1]
-            state.head.coordinates[key] = int(seen[-1])
+            if key in state.head.aside:
+                self._bring_back(key, state.sources[number], coordinate[mine & ~skip].tolist())
+            self._raise_to(key, int(seen[-1]))
         return skip
+
+    def _raise_to(self, key: str, coordinate: int) -> None:
+        """From here on a source brings nothing new up to this coordinate. What was set aside up to it stays so."""
+        head = self.state.head
+        head.coordinates[key] = coordinate
+        waiting = head.aside.pop(key, None)
+        if waiting and (above := {c: day for c, day in waiting.items() if c > coordinate}):
+            head.aside[key] = above
+
+    def _bring_back(self, key: str, source: str, coordinates: Sequence[int]) -> None:
+        """Legs that were set aside came again in a good frame: they are judged now, so they are not counted as set aside."""
+        waiting = self.state.head.aside[key]
+        for coordinate in coordinates:
+            day = waiting.pop(coordinate, None)
+            if day is not None:
+                self.state.count(source, day, COUNTERS.index("quarantined"), -1)
 
     def _after_insert(
         self, rows: np.ndarray, source: np.ndarray, outcome: np.ndarray, loser: np.ndarray
@@ -338,22 +363,21 @@ class _Step:
     def _set_aside(self, record: Quarantine) -> None:
         """Enter what stands in the place of a frame: its rows settle as they would have, without being judged."""
         state = self.state
-        if record.legs:
-            source, coordinate, day = (
-                np.array([getattr(leg, name) for leg in record.legs], np.int64)
-                for name in ("source", "coordinate", "day")
-            )
-            source = np.array([state.source(name) for name in record.sources], np.int64)[source]
-            again = self._redelivered(source, coordinate)
-            for number, today, came_again in zip(source.tolist(), day.tolist(), again.tolist(), strict=True):
-                outcome = "redelivered" if came_again else "quarantined"
-                state.count(state.sources[number], today, COUNTERS.index(outcome), 1)
-                self.result.legs[outcome] = self.result.legs.get(outcome, 0) + 1
+        for leg in record.legs:
+            source = record.sources[leg.source]
+            key = "legs:" + source
+            waiting = state.head.aside.setdefault(key, {})
+            again = leg.coordinate <= state.head.coordinates.get(key, -1) or leg.coordinate in waiting
+            if not again:
+                waiting[leg.coordinate] = leg.day
+            outcome = "redelivered" if again else "quarantined"
+            state.count(source, leg.day, COUNTERS.index(outcome), 1)
+            self.result.legs[outcome] = self.result.legs.get(outcome, 0) + 1
         if record.counts:
             rows = np.zeros(len(record.counts), COUNT)
             for name in record.counts[0].__struct_fields__:
                 rows[name] = [getattr(count, name) for count in record.counts]
-            self._counts(rows, record.sources)
+            self._counts(rows, record.sources, aside=True)
         state.head.quarantined.append(
             SetAside(self.offset, record.kind, record.n, record.unread, record.sources)
         )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from detectors.model import DAY, HOUR, Frame, Kind, Quarantine, QuarantinedCount, QuarantinedLeg
+from detectors.model import COUNT, DAY, HOUR, Frame, Kind, Quarantine, QuarantinedCount, QuarantinedLeg
 from detectors.state import COUNTERS, SetAside, decode_head
 from detectors.step import StepResult
 from streams.balance import Balance, add_up, difference
@@ -53,18 +56,78 @@ def test_legs_that_are_set_aside_are_a_term_of_the_balance() -> None:
     assert difference(sums) == ""
 
 
-def test_a_copy_of_what_was_set_aside_is_redelivered_and_so_is_a_copy_that_is_set_aside() -> None:
+def settled(worker: Worker) -> tuple[int, int, int]:
+    totals = worker.state.totals()
+    return totals["judged"], totals["quarantined"], totals["redelivered"]
+
+
+def test_a_copy_of_what_was_set_aside_is_judged_and_a_copy_that_is_set_aside_is_redelivered() -> None:
     #   intake sends again what it had not committed: the balance must close whichever copy was set aside
     worker = Worker()
-    first = credit(0, 20, A)
     aside(worker, 0, 1)
-    worker.legs(first, credit(1, 20, A), coordinates=[0, 1])
-    totals = worker.state.totals()
-    assert (totals["judged"], totals["quarantined"], totals["redelivered"]) == (0, 2, 2)
+    aside(worker, 0, 1)
+    assert settled(worker) == (0, 2, 2)
+    worker.restart()
+    worker.legs(credit(0, 20, A), credit(1, 20, A), coordinates=[0, 1])
+    assert settled(worker) == (2, 0, 2)
     worker.legs(credit(2, 20, A), coordinates=[2])
     aside(worker, 2, 3)
-    totals = worker.state.totals()
-    assert (totals["judged"], totals["quarantined"], totals["redelivered"]) == (1, 3, 3)
+    assert settled(worker) == (3, 1, 3)
+    worker.legs(credit(4, 20, A), coordinates=[4])
+    worker.legs(credit(3, 20, A), coordinates=[3])  # the source has gone on: it stays set aside
+    assert settled(worker) == (4, 1, 4)
+    assert worker.state.head.aside == {}
+
+
+def test_a_frame_of_another_program_does_not_swallow_what_its_source_brings() -> None:
+    worker = Worker()
+    worker.legs(*crowd(0, 3))
+    said = worker.coordinate
+    aside(worker, 2**40, kind="legs")
+    aside(worker, kind="counts", counts=(counts(0, coordinate=2**60),), accounts=())
+    worker.restart()
+    worker.legs(*crowd(DAY, 5, first=0x400), coordinates=range(said, said + 5))
+    assert settled(worker) == (8, 1, 0)
+    tell(worker, 4)
+    assert worker.state.totals()["accepted"] == 4
+
+
+def tell(worker: Worker, accepted: int, coordinate: int = 0) -> None:
+    """A good frame of counts."""
+    rows = np.zeros(1, COUNT)
+    rows["coordinate"], rows["day"], rows["accepted"] = coordinate, START // DAY, accepted
+    worker._step(Frame(kind=Kind.COUNTS, offset=worker.offset, sources=(SOURCE,), rows=rows))
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 12), st.integers(1, 5), st.booleans(), st.booleans()),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_every_leg_and_count_is_counted_once(sent: list[tuple[int, int, bool, bool]]) -> None:
+    """Intake goes back by so many legs, and sends so many; any frame may be set aside, and the worker may start again."""
+    worker, end = Worker(), 0
+    for back, n, bad, restarts in sent:
+        first = max(0, end - back)
+        some = range(first, first + n)
+        end = max(end, first + n)
+        told = [counts(1, no_leg=1, coordinate=c) for c in some]
+        if bad:
+            aside(worker, *some)
+            aside(worker, kind="counts", counts=tuple(told), accounts=())
+        else:
+            worker.legs(*(credit(c, 20, A) for c in some), coordinates=some)
+            rows = np.zeros(n, COUNT)
+            rows["coordinate"], rows["day"] = list(some), START // DAY
+            rows["accepted"] = rows["no_leg"] = 1
+            worker._step(Frame(kind=Kind.COUNTS, offset=worker.offset, sources=(SOURCE,), rows=rows))
+        if restarts:
+            worker.restart()
+    (sums,) = add_up([worker.state.head]).values()
+    assert sums["accepted"] == sums["judged"] + sums["quarantined"] == end
+    assert difference(sums) == ""
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -36,6 +36,7 @@ class Saying(NamedTuple):
 class Head:
     applied: int = -1
     coordinates: dict[str, int] = field(default_factory=dict)
+    aside: dict[str, list[int]] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     gaps: list[tuple[int, int]] = field(default_factory=list)
 
@@ -152,9 +153,11 @@ class TinyState:
         self.count("unread", record.unread)
         for leg in record.legs:
             source = record.sources[leg.source]
-            again = leg.coordinate <= self.head.coordinates.get(source, -1)
+            waiting = self.head.aside.setdefault(source, [])
+            again = leg.coordinate <= self.head.coordinates.get(source, -1) or leg.coordinate in waiting
             self.count("redelivered" if again else "quarantined")
-            self.head.coordinates[source] = max(leg.coordinate, self.head.coordinates.get(source, -1))
+            if not again:
+                waiting.append(leg.coordinate)
 
     def _leg(self, frame: Frame, row: Any, changed: set[int]) -> None:
         source = frame.sources[row["source"]]
@@ -163,7 +166,11 @@ class TinyState:
         if row["coordinate"] <= self.head.coordinates.get(source, -1):
             self.count("redelivered")
             return
-        self.head.coordinates[source] = int(row["coordinate"])
+        self.head.coordinates[source] = coordinate = int(row["coordinate"])
+        waiting = self.head.aside.get(source, [])
+        if coordinate in waiting:
+            self.count("quarantined", -1)
+        self.head.aside[source] = [other for other in waiting if other > coordinate]
         account = self.accounts.setdefault(int(row["subject"]), Account())
         if account.applied >= frame.offset:
             return
