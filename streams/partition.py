@@ -50,9 +50,9 @@ from streams.folding import Fold, StateLike
 from streams.metrics import Metrics
 from streams.publish import Message, Publication, Publisher
 from streams.quarantine import Outcome, Quarantines, frame_of
-from streams.standing import AnotherFrame, FrameFailed, Overruled, Stops
 from streams.state.base import MAX_CHUNK, FenceLost, RecommendationEntry, StateStore, StoreError, chunked
 from streams.state.snapshots import SnapshotGap
+from streams.stops import AnotherFrame, FrameFailed, Overruled, Stops
 
 log = logging.getLogger(__name__)
 
@@ -102,11 +102,11 @@ Send = Callable[[Message], Awaitable[Awaitable[Any]]]
 """Hand a message to the producer; the inner awaitable ends when it is acknowledged."""
 
 
-class Stopped(Exception):
+class CannotGoOn(Exception):
     """The partition must not go on: what went wrong would go wrong again, and skipping is not allowed."""
 
 
-class Standing(Exception):
+class AwaitsPeople(Exception):
     """Everything before a frame that failed is written; it takes people to go on."""
 
     def __init__(self, offset: int) -> None:
@@ -118,7 +118,7 @@ class OffsetJump(Exception):
     """Records between the last one and this are missing."""
 
 
-OWN_WORDS = (Stopped, AnotherFrame, LayoutMismatch, SnapshotGap)
+OWN_WORDS = (CannotGoOn, AnotherFrame, LayoutMismatch, SnapshotGap)
 """Exceptions whose text is ours, and quotes no data."""
 
 
@@ -334,13 +334,13 @@ class Partition:
                     self._retry("lost its partition while a frame failed")
                     if not await self._still_member():
                         break
-            except Standing as standing:
+            except AwaitsPeople as awaits:
                 assert self._stops is not None
-                self._stop(self._stops.words(standing.offset))
-                await self._signed(standing.offset, self._stops)
+                self._stop(self._stops.words(awaits.offset))
+                await self._signed(awaits.offset, self._stops)
                 if not self._parking and not await self._still_member():
                     break
-                self._retry(f"settles what became of offset {standing.offset}")
+                self._retry(f"settles what became of offset {awaits.offset}")
             except (StoreError, KafkaError, OSError, TimeoutError, MemoryError) as problem:
                 if isinstance(problem, StoreError):
                     self._metrics.state_store_errors.inc()
@@ -471,7 +471,7 @@ class Partition:
     def _accept_gap(self, state: StateLike, start: int) -> None:
         """The log begins beyond what the state needs: go on there if an operator said so, and mark every account."""
         if not self._accepts_gap:
-            raise Stopped(
+            raise CannotGoOn(
                 f"the log starts at offset {start}, the state needs {self._next}: records are lost. Restore a newer "
                 "snapshot, or accept the gap (safehold worker --accept-gap)"
             )
@@ -560,7 +560,7 @@ class Partition:
         outcome, settled = stops.outcome(record.offset, record.value or b"")
         if outcome is None:
             await self.flush()
-            raise Standing(record.offset)
+            raise AwaitsPeople(record.offset)
         aside = outcome.quarantine
         frame = self._decode(record) if aside is None else frame_of(aside, record.offset)
         self._next += 1

@@ -89,7 +89,7 @@ def encode(said: Said) -> bytes:
 
 
 @dataclass(slots=True)
-class Case:
+class FrameCase:
     """All that was said of one frame that stopped its partition."""
 
     stopped: Stopped
@@ -119,7 +119,7 @@ class Cases:
 
     def __init__(self, generation: str) -> None:
         self.generation = generation
-        self.all: dict[tuple[int, int], Case] = {}
+        self.all: dict[tuple[int, int], FrameCase] = {}
         """(partition, offset) → its case."""
 
     def take(self, value: bytes, appended: int) -> None:
@@ -135,7 +135,7 @@ class Cases:
         case = self.all.get(place)
         if case is None:
             if isinstance(said, Stopped):  # a frame that has stopped nobody cannot be set aside
-                self.all[place] = Case(said, appended)
+                self.all[place] = FrameCase(said, appended)
             return
         if case.outcome is not None:
             return
@@ -153,7 +153,7 @@ class Cases:
             self._sign(case, said, appended)
 
     @staticmethod
-    def _sign(case: Case, said: Signed, appended: int) -> None:
+    def _sign(case: FrameCase, said: Signed, appended: int) -> None:
         for name in said.by:
             if person(name):
                 case.people.setdefault(person(name), name.strip())
@@ -266,7 +266,7 @@ def stopped_at(value: bytes, generation: str, partition: int, offset: int, probl
 
 
 def in_place_of(
-    value: bytes, case: Case, belongs: tuple[str, str] | None, *, bare: bool = False
+    value: bytes, case: FrameCase, belongs: tuple[str, str] | None, *, bare: bool = False
 ) -> Quarantine:
     """What the fold takes in the place of a message: whatever can be read of it. `bare`: nothing but its header."""
     stopped = case.stopped

@@ -19,7 +19,7 @@ from streams.cli.output import JSON_OPTION, emit, say, table
 
 if TYPE_CHECKING:
     from detectors.state import Head
-    from streams.quarantine import Case, Cases
+    from streams.quarantine import Cases, FrameCase
     from streams.settings import Settings
 
 LIST = "list"
@@ -125,7 +125,7 @@ def _sign(
         raise CliError("the frame was applied before the signature took effect: nothing is set aside")
 
 
-async def _send_and_wait(settings: Settings, signed: Any, wait: float) -> Case:
+async def _send_and_wait(settings: Settings, signed: Any, wait: float) -> FrameCase:
     """The case once it is settled, or when the time is over."""
     from streams.cli.connect import names_of, producer
     from streams.quarantine import encode, key_of
@@ -170,7 +170,7 @@ async def _cases(settings: Settings) -> Cases:
     return cases
 
 
-def state_of(case: Case, stored: dict[int, Head]) -> str:
+def state_of(case: FrameCase, stored: dict[int, Head]) -> str:
     """Where a case is."""
     if case.outcome is not None:
         return PASSED if case.outcome.quarantine is None else ASIDE
@@ -182,7 +182,7 @@ def state_of(case: Case, stored: dict[int, Head]) -> str:
     return HALF if case.people else STANDS
 
 
-def plain(case: Case, stored: dict[int, Head]) -> dict[str, Any]:
+def plain(case: FrameCase, stored: dict[int, Head]) -> dict[str, Any]:
     """A case for programs."""
     from streams.publish import rfc3339
 

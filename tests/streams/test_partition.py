@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import streams.partition as module
 from detectors.model import LEG, Fact, Kind
-from streams import ledger, standing
+from streams import ledger, stops
 from streams.board import Progress
 from streams.folding import Fold
 from streams.keeping import Keeper
@@ -240,11 +240,11 @@ def crash_at(name: str, count: int = 1) -> Any:
                 raise Crash(name)
 
     original = module.crash_point
-    module.crash_point = standing.crash_point = point  # type: ignore[assignment]
+    module.crash_point = stops.crash_point = point  # type: ignore[assignment]
     try:
         yield
     finally:
-        module.crash_point = standing.crash_point = original
+        module.crash_point = stops.crash_point = original
 
 
 async def same_as(world: World, log: list[bytes]) -> None:

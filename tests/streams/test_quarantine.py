@@ -18,8 +18,8 @@ from detectors.model import COUNT, DAY, LEG, Decision, Fact, Frame, Kind
 from streams import ledger
 from streams.partition import Phase
 from streams.quarantine import (
-    Case,
     Cases,
+    FrameCase,
     Outcome,
     Said,
     Signed,
@@ -30,8 +30,8 @@ from streams.quarantine import (
     person,
     stopped_at,
 )
-from streams.standing import FrameFailed
 from streams.state.memory import MemoryStore
+from streams.stops import FrameFailed
 from tests.streams.test_partition import (
     LOG,
     META,
@@ -196,7 +196,7 @@ async def test_a_frame_that_is_applied_after_all_cannot_be_set_aside() -> None:
     assert not case.signed
 
 
-async def cases_of(world: World) -> list[Case]:
+async def cases_of(world: World) -> list[FrameCase]:
     cases = Cases("g1")
     for at, value in enumerate(world.topic):
         cases.take(value, at + 1)
@@ -451,7 +451,7 @@ def test_signatures_of_a_frame_that_stopped_nobody_are_nothing() -> None:
 
 
 def test_what_stands_in_the_place_of_a_frame() -> None:
-    case = Case(stopped(), 1, {"a": "Ada", "b": "Ben"}, ["r", "r"], 9)
+    case = FrameCase(stopped(), 1, {"a": "Ada", "b": "Ben"}, ["r", "r"], 9)
     whole = in_place_of(poison(), case, ("k", "g1"))
     assert (whole.kind, whole.n, whole.sources, whole.unread) == ("legs", 2, ("other/0",), 0)
     assert (whole.by, whole.reason, whole.effective_at) == (("Ada", "Ben"), "r", 9)
@@ -464,7 +464,7 @@ def test_what_stands_in_the_place_of_a_frame() -> None:
 
 
 def test_counts_and_control_records_are_taken_too() -> None:
-    case = Case(stopped(), 1, {"a": "Ada", "b": "Ben"}, ["r"], 9)
+    case = FrameCase(stopped(), 1, {"a": "Ada", "b": "Ben"}, ["r"], 9)
     rows = np.zeros(1, COUNT)
     rows["coordinate"], rows["day"], rows["accepted"], rows["no_leg"] = 7, 5, 3, 2
     (value,) = ledger.encode_rows(Kind.COUNTS, rows, sources=["s/0"], key_id="k", generation="g1")
@@ -481,7 +481,7 @@ def test_counts_and_control_records_are_taken_too() -> None:
 
 @given(st.binary(max_size=200) | st.integers(0, 200).map(lambda n: poison()[:n]))
 def test_whatever_the_bytes_are_there_is_something_to_take(value: bytes) -> None:
-    case = Case(stopped(value), 1, {"a": "Ada", "b": "Ben"}, ["r"], 9)
+    case = FrameCase(stopped(value), 1, {"a": "Ada", "b": "Ben"}, ["r"], 9)
     aside = in_place_of(value, case, ("k", "g1"))
     outcome = Outcome(generation="g1", partition=0, offset=3, quarantine=aside)
     cases = Cases("g1")

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from streams import ledger
 from streams.crash import crash_point
 from streams.metrics import Metrics
-from streams.quarantine import PEOPLE, Case, Outcome, Quarantines, digest_of, in_place_of, stopped_at
+from streams.quarantine import PEOPLE, FrameCase, Outcome, Quarantines, digest_of, in_place_of, stopped_at
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Stops:
         self._failed: dict[int, str] = {}  # offsets that failed in this process → why
         self._bare: set[int] = set()  # those of which the fold takes nothing but the header
 
-    def _case(self, offset: int) -> Case | None:
+    def _case(self, offset: int) -> FrameCase | None:
         return self._topic.cases.all.get((self._partition, offset))
 
     async def look(self) -> None:
