@@ -54,6 +54,19 @@ def _to_show(listed: Sequence[dict[str, Any]]) -> list[str]:
     return list(chosen.values())[:SHOWN]
 
 
+def folded(pages: Sequence[str]) -> str:
+    """Whole pages for `docs/first-run.md`, each under its first line and its account; only the first is open."""
+    blocks = []
+    for number, page in enumerate(pages):
+        head, _, account = page.splitlines()[:3]
+        summary = f"{head} ({' '.join(account.split())})"
+        blocks.append(
+            f"<details{'' if number else ' open'}>\n<summary>{summary}</summary>\n\n"
+            f"```text\n{page.strip()}\n```\n\n</details>\n"
+        )
+    return "\n".join(blocks)
+
+
 async def everything(data: Path, mapping: str, bank: str, out: Path) -> dict[str, Any]:
     """The whole way. Writes `out`."""
     payments = open_payments(data / "tx.parquet", mapping)
@@ -86,7 +99,7 @@ async def everything(data: Path, mapping: str, bank: str, out: Path) -> dict[str
             found = await contract.outcome(place)
             listed = json.loads(command("alerts", "list", "-s", settings, "-n", "100000", "--json"))
             pages = [command("explain", identity, "-s", settings) for identity in _to_show(listed)]
-            (out / "explained.txt").write_text("\n".join(pages))
+            (out / "explained.md").write_text(folded(pages))
             worker.stop()
         finally:
             worker.kill()

@@ -70,3 +70,14 @@ def test_the_kernel_figure_runs_and_is_written_down(tmp_path: Path) -> None:
     assert "Legs a second" in page
     kept = msgspec.json.decode(next(tmp_path.glob("*/kernel.json")).read_bytes(), type=report.Result)
     assert kept.figures["clean_legs_per_cpu_second"] > 0
+
+
+def test_pages_for_the_docs_are_whole_and_each_folded_under_its_account() -> None:
+    from benchmarks.first_run import folded
+
+    pages = [f"MONITOR: watch\n────\naccount  {name} at bank\nwhy      more\n" for name in ("a1", "b2")]
+    text = folded(pages)
+    assert text.count("<details open>") == 1
+    assert text.count("<details") == text.count("</details>") == 2
+    assert "<summary>MONITOR: watch (account b2 at bank)</summary>" in text
+    assert all(page.strip() in text for page in pages)
