@@ -564,9 +564,13 @@ async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:
     if settings.accept_gap:
         log.warning("gaps in the ledger are accepted: take accept_gap away again once the partitions run")
     fold = make_fold(settings.ledger_partitions, lengths, config)
-    controls = Controls(
-        pseudonyms, lambda chosen: chosen.digest(engine=ENGINE_VERSION, tzdata=lengths.tzdata)
-    )
+
+    def digest(chosen: Config) -> str:
+        return chosen.digest(engine=ENGINE_VERSION, tzdata=lengths.tzdata)
+
+    controls = Controls(pseudonyms, digest)
+    runs = {"member": settings.member_id, "mode": str(config.mode), "digest": digest(config)}
+    logs.know([runs["digest"]])  # it looks like an account number
     health = Health(metrics)
     health.need("partitions", lambda: ["still starting"])
     server = HealthServer(health, host=settings.health_host, port=settings.health_port)
@@ -576,7 +580,7 @@ async def run_async(settings: Settings, metrics: Metrics | None = None) -> int:
         await asyncio.to_thread(warmup.warm_up, fold)
         collect_rarely()
         sys.setswitchinterval(SWITCH_SECONDS)
-        return await hold_and_serve(settings, key, vault, pseudonyms, fold, controls, health, stop)
+        return await hold_and_serve(settings, key, vault, pseudonyms, fold, controls, health, stop, runs)
     finally:
         await server.stop()
 
@@ -603,8 +607,9 @@ async def hold_and_serve(
     controls: Controls,
     health: Health,
     stop: asyncio.Event,
+    runs: Mapping[str, str],
 ) -> int:
-    """Open the store, take the member id, put everything together and run."""
+    """Open the store, take the member id, put everything together and run. `runs` is what the line *ready* says."""
     store = make_store(settings, key.id)
     board, let_go = make_board(settings)
     folder = tempfile.mkdtemp(prefix="safehold-")
@@ -633,9 +638,13 @@ async def hold_and_serve(
                 every=settings.snapshot_interval / SECOND,
             )
         parts.watch(health, lock, settings.flush_interval / SECOND)
+        ready = asyncio.create_task(
+            watching.tell_ready(parts.problems, lambda: parts.monitor.partitions, **runs)
+        )
         try:
             return await serve(parts, stop, lock.lost)
         finally:
+            ready.cancel()
             await lock.release()
     except StoreRefused as refused:
         raise CannotStart(CHECK_FAILED, refused.problems) from refused

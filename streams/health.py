@@ -99,8 +99,9 @@ class Health:
         stood = self._stood(loop)
         if stood is None:
             return Check(loop.name, True, "idle")
-        words = f"work waits, no progress for {stood:.1f} s (allowed {loop.allowed:g} s)"
-        return Check(loop.name, stood <= loop.allowed, words if stood > 0 else "works")
+        ok = stood <= loop.allowed
+        said = f"last progress {stood:.1f} s ago" if ok else f"work waits, no progress for {stood:.1f} s"
+        return Check(loop.name, ok, f"{said} (allowed {loop.allowed:g} s)" if stood > 0 else "works")
 
 
 class HealthServer:

@@ -34,6 +34,9 @@ ALLOWED = frozenset(
 )
 """Keys whose values may be written. Never account, subject, party, leg, transaction, text or value."""
 
+CHATTY = ("kafka", "aiokafka", "faust", "mode")
+"""Libraries that tell at INFO what an operator need not know."""
+
 MAX_TEXT = 300
 MAX_ITEMS = 20
 MAX_ARGUMENTS = 50
@@ -170,6 +173,11 @@ def configure(level: str = "INFO", *, stream: TextIO | None = None, known: Itera
     threading.excepthook = _thread_last_words
 
 
+def know(names: Iterable[str]) -> None:
+    """These are written as they are from now on: names and digests that tell nothing of anybody."""
+    _known.update(names)
+
+
 def _configuration(level: str, stream: TextIO | None) -> dict[str, Any]:
     return {
         "version": 1,
@@ -185,7 +193,13 @@ def _configuration(level: str, stream: TextIO | None) -> dict[str, Any]:
         },
         "handlers": {"out": {"()": _Handler, "stream": stream or sys.stderr, "formatter": "json"}},
         "root": {"level": level, "handlers": ["out"]},
+        "loggers": {name: {"level": _of_libraries(level)} for name in CHATTY},
     }
+
+
+def _of_libraries(level: str) -> str:
+    """Less of them than of our own, unless everything is asked for: a start alone writes dozens of their lines."""
+    return level if level in ("DEBUG", "WARNING", "ERROR", "CRITICAL") else "WARNING"
 
 
 class _Handler(logging.StreamHandler[TextIO]):

@@ -16,6 +16,10 @@ BREATHE = 512
 """Messages between two looks at the clock and at whoever else wants the loop."""
 
 
+LOOK_UP = 1.0
+"""Seconds between two words on how far it is while the next payment is not yet due."""
+
+
 class Sender(Protocol):
     """The part of aiokafka's producer that is used."""
 
@@ -58,6 +62,21 @@ def key_of(payment: Payment) -> bytes:
     return (first.account or payment.debtor.account or payment.tx_id).encode()
 
 
+def span(batches: Iterable[Sequence[Payment | Rejected]]) -> Replayed:
+    """How many payments there are, and of which time. Goes through all of them."""
+    found = Replayed()
+    for batch in batches:
+        for item in batch:
+            if isinstance(item, Rejected):
+                found.rejected += 1
+                continue
+            if not found.sent:
+                found.first_time = found.last_time = item.time
+            found.sent += 1
+            found.last_time = max(found.last_time, item.time)
+    return found
+
+
 async def replay(
     batches: Iterable[Sequence[Payment | Rejected]],
     send: Sender,
@@ -85,9 +104,12 @@ async def replay(
             wait = (
                 started + pace.due(done.sent, item.time, done.first_time) - now() if pace != Pace() else 0.0
             )
-            if wait > 0:
+            while wait > 0:
+                # In pieces: at the speed of life the next payment may be hours away, and somebody watches.
+                done.seconds = now() - started
                 progress(done)
-                await sleep(wait)
+                await sleep(min(wait, LOOK_UP))
+                wait = started + pace.due(done.sent, item.time, done.first_time) - now()
             waiting.append(await send.send(topic, canonical.encode(item), key=key_of(item), headers=headers))
             done.sent += 1
             done.last_time = max(done.last_time, item.time)

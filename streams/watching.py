@@ -6,8 +6,10 @@ turn; one that only moves when there is something to do is asked whether somethi
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from streams.health import Loop
@@ -16,6 +18,11 @@ from streams.metrics import Metrics
 if TYPE_CHECKING:
     from streams.app import MemberLock, Parts
     from streams.partition import Partition
+
+log = logging.getLogger(__name__)
+
+READY_EVERY = 0.25
+"""Seconds between two looks at whether everything runs."""
 
 ALLOWED_SECONDS = 120.0
 """How long a loop may take over its next turn or piece of work before /livez says that it is dead. The alert waits as long."""
@@ -62,6 +69,17 @@ def loops(parts: Parts, lock: MemberLock, flush_seconds: float) -> list[Loop]:
         Loop("member", lambda: lock.turned_at, _always, allowed),
         Loop("balance", lambda: parts.reconciler.turned_at, _always, 2 * allowed),
     ]
+
+
+async def tell_ready(
+    problems: Callable[[], Sequence[str]], partitions: Callable[[], Iterable[int]], **words: Any
+) -> None:
+    """One line in the log when the worker is ready for the first time: what it runs as, and what it has."""
+    while True:
+        if not problems():
+            break
+        await asyncio.sleep(READY_EVERY)
+    log.info("ready", extra={**words, "partitions": sorted(partitions())})
 
 
 def _always() -> bool:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 PLAIN_EVERY = 3.0
 """Seconds between two plain progress lines."""
 
+STILL_EVERY = 10.0
+"""The same while nothing moves yet."""
+
 GRAVEST = ("freeze", "hold-and-review", "safeguard-first")
 SHOWN_ACCOUNTS = 12
 
@@ -84,9 +87,13 @@ class _Lines:
     def show(self, view: View) -> None:
         """One line when the phase changes, then one every few seconds."""
         now = time.monotonic()
-        if view.phase == self._phase and now - self._said < PLAIN_EVERY:
+        same = view.phase == self._phase
+        if same and now - self._said < (PLAIN_EVERY if view.sent else STILL_EVERY):
             return
         self._phase, self._said = view.phase, now
+        if same and not view.sent:
+            note(f"{view.seconds:5.1f} s  still {'compiling' if 'compiles' in view.phase else 'at it'}")
+            return
         parts = [f"{view.seconds:5.1f} s  {view.phase}"]
         if view.sent:
             actions = ", ".join(f"{count} {action}" for action, count in view.actions.items()) or "none yet"

@@ -12,7 +12,7 @@ import typer
 from streams.cli.connect import SETTINGS_OPTION
 from streams.cli.exits import CliError, Exit
 from streams.cli.judge import BANK_OPTION, MAPPING_OPTION, opened
-from streams.cli.output import JSON_OPTION, Progress, emit, say
+from streams.cli.output import JSON_OPTION, Progress, clock, emit, note, say
 
 if TYPE_CHECKING:
     from aiokafka import AIOKafkaConsumer
@@ -44,7 +44,10 @@ def replay(
     pace = pace_of(speed)
     payments = opened(file, mapping, bank)
     chosen = settings_of(settings)
-    with Progress(f"replaying {file.name}", payments.total, "payments", quiet=as_json) as progress:
+    total = payments.total
+    if pace.speed or pace.rate:
+        total = _tell_length(payments, pace, speed, quiet=as_json)
+    with Progress(f"replaying {file.name}", total, "payments", quiet=as_json) as progress:
         done = run(chosen, _replay(chosen, payments, topic, pace, progress))
     if as_json:
         emit({"file": str(file), "topic": topic, **asdict(done)})
@@ -53,6 +56,23 @@ def replay(
     say(
         f"{done.sent:,} payments to {topic} in {done.seconds:.1f} s ({rate:,.0f}/s); {done.rejected:,} rows were not payments"
     )
+
+
+def _tell_length(payments: Opened, pace: Pace, speed: str, *, quiet: bool) -> int:
+    """Say how long it will take before it begins; returns how many rows there are. Reads the file once more."""
+    from streams.opening import CannotOpen
+    from streams.publish import rfc3339
+    from streams.replay import span
+
+    try:
+        found = span(payments.payments())
+    except CannotOpen as problem:
+        raise CliError(str(problem), details=problem.details, look=problem.look, code=Exit.INPUT) from problem
+    if found.sent and not quiet:
+        first, last = (rfc3339(at)[:16].replace("T", " ") for at in (found.first_time, found.last_time))
+        takes = clock(pace.due(found.sent - 1, found.last_time, found.first_time))
+        note(f"{found.sent:,} payments, {first} to {last}: at {speed} this takes {takes}")
+    return found.sent + found.rejected
 
 
 def pace_of(text: str) -> Pace:

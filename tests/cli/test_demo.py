@@ -176,6 +176,23 @@ def test_whatever_is_missing_or_too_much_shows(counts: dict[str, int], lost: int
     assert not balance.exact(3)
 
 
+def test_a_start_that_takes_long_is_told_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from streams.cli import demo as command
+
+    view, now = demo.View(), [0.0]
+    monkeypatch.setattr(command.time, "monotonic", lambda: now[0])
+    lines = command._Lines()
+    view.phase = "starting the worker (the first time on a machine it compiles for about a minute)"
+    for second in range(31):
+        now[0] = view.seconds = 100.0 + second
+        lines.show(view)
+    said = capsys.readouterr().err
+    assert said.count("starting the worker") == 1
+    assert said.count("still compiling") == 3
+
+
 # -- what can go wrong ----------------------------------------------------------------------------------------------
 
 

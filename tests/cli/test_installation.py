@@ -442,6 +442,18 @@ def test_replay_sends_canonical_messages_in_order(cli, installation: Installatio
         assert times == sorted(times)
 
 
+def test_a_paced_replay_says_how_long_it_takes(cli, installation: Installation, tmp_path: Path) -> None:
+    from tests.cli.samples import canonical_lines, payments
+
+    file = tmp_path / "payments.jsonl"
+    file.write_bytes(canonical_lines())
+    common = ("--topic", installation.source, "-m", "canonical", "--bank", BANK, "-s", installation.settings)
+    ran = cli("replay", file, "--speed", "1000/s", *common)
+    assert ran.code == Exit.OK, ran.err
+    assert f"{len(payments())} payments, 2024-01-01 09:00 to 2024-02-0" in ran.err
+    assert "at 1000/s this takes 0:00" in ran.err.splitlines()[0]
+
+
 def test_replay_refuses_a_topic_or_a_speed_that_is_none(
     cli, installation: Installation, tmp_path: Path
 ) -> None:

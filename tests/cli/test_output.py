@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -110,6 +111,19 @@ async def test_replay_waits_until_each_payment_is_due() -> None:
     done = await replay([payments()], topic, "t", pace=Pace(rate=4), now=now, sleep=now.sleep)
     assert done.sent == len(payments()) == len(topic.messages)
     assert now.time == pytest.approx((len(payments()) - 1) / 4)
+
+
+async def test_a_replay_that_waits_says_where_it_stands() -> None:
+    """A plain line every five seconds, however far away the next payment is."""
+    now, told = Clock(), []
+    first, *_, last = payments()
+    away = (last.time - first.time) / SECOND
+    await replay(
+        [[first, last]], Topic(), "t", pace=Pace(speed=away / 60), progress=lambda done: told.append(now.time),
+        now=now, sleep=now.sleep,
+    )  # fmt: skip
+    assert now.time == pytest.approx(60)
+    assert max(later - earlier for earlier, later in itertools.pairwise(told)) <= 1.0
 
 
 async def test_replay_at_full_speed_never_waits() -> None:

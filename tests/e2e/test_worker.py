@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
+from streams import logs
 from streams.formats import canonical
-from tests.e2e.harness import Installation, balanced, bank_payments, expected, same
+from tests.e2e.harness import PARTITIONS, Installation, balanced, bank_payments, expected, same
 
 CODECS = (None, "gzip", "snappy", "lz4", "zstd")
 
@@ -25,6 +27,14 @@ async def test_the_answer_is_that_of_one_process_whatever_the_codec(
     await installation.as_one_process(expected(), sent)
     worker.stop()
     assert "stopped" not in worker.tail(100)
+    records = [json.loads(line) for line in worker.log.read_text().splitlines()]
+    (ready,) = [record for record in records if record["event"] == "ready"]
+    assert ready["partitions"] == list(range(PARTITIONS))
+    assert ready["mode"] == "advise"
+    assert re.fullmatch("[0-9a-f]{32}", ready["digest"])
+    assert ready["member"]
+    chatty = [record for record in records if record["level"] == "info"]
+    assert [record for record in chatty if record["logger"].partition(".")[0] in logs.CHATTY] == []
 
 
 async def test_a_poisoned_message_costs_only_itself(install: Callable[..., Installation]) -> None:

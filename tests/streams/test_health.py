@@ -74,7 +74,9 @@ async def test_an_idle_loop_is_well_and_work_that_waits_too_long_is_not(
     worker.backlog = 7
     assert (await checks(server, "/livez"))[:2] == (200, True)
     worker.now = 5_030.0
-    assert (await checks(server, "/livez"))[:2] == (200, True)
+    status, ok, found = await checks(server, "/livez")
+    assert (status, ok) == (200, True)
+    assert found["monitor"]["detail"] == "last progress 30.0 s ago (allowed 30 s)"
     worker.now = 5_031.0
     status, ok, found = await checks(server, "/livez")
     assert (status, ok) == (503, False)

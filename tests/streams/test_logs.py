@@ -385,6 +385,19 @@ def test_the_level_is_kept(lines: Lines) -> None:
     assert not logging.getLogger("anything").isEnabledFor(logging.INFO)
 
 
+@pytest.mark.parametrize(
+    ("level", "ours", "theirs"),
+    [("DEBUG", 10, 10), ("INFO", 20, 30), ("WARNING", 30, 30), ("ERROR", 40, 40)],
+)
+def test_libraries_say_less_unless_everything_is_asked_for(
+    lines: Lines, level: str, ours: int, theirs: int
+) -> None:
+    logs.configure(level, stream=io.StringIO())
+    assert logging.getLogger("streams.app").getEffectiveLevel() == ours
+    for name in ("kafka.conn", "aiokafka.consumer", "faust.app.base", "mode.services"):
+        assert logging.getLogger(name).getEffectiveLevel() == theirs
+
+
 @given(st.text(max_size=80), st.sampled_from(sorted(SECRETS.values())))
 def test_scrubbing_is_bounded_and_final(text: str, secret: str) -> None:
     once = logs.scrub(text + " " + secret)
