@@ -99,7 +99,7 @@ async def everything(data: Path, mapping: str, bank: str, out: Path) -> dict[str
             found = await contract.outcome(place)
             listed = json.loads(command("alerts", "list", "-s", settings, "-n", "100000", "--json"))
             pages = [command("explain", identity, "-s", settings) for identity in _to_show(listed)]
-            (out / "explained.md").write_text(folded(pages))
+            (out / "explained.txt").write_text(folded(pages))
             worker.stop()
         finally:
             worker.kill()
