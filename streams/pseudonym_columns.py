@@ -18,6 +18,7 @@ class PseudonymColumns:
         self._new = new
         self._seen = None if new is None else Seen(1 << (limit - 1).bit_length())
         self._transactions = Keyed(secret, b"transaction")
+        self._payments = Keyed(secret, b"payment")
 
     def subjects(self, accounts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Subjects (u64) of accounts that are written as they are hashed, and which those are (bool); 0 for the others."""
@@ -40,5 +41,17 @@ class PseudonymColumns:
         `banks[which[n]]` (`which` i64) is the reporting bank's name of id n, with a zero byte behind it.
         """
         text, ends = joined(ids)
-        left = [] if not (text == 0x7F).any() else [n for n, each in enumerate(ids) if not each.isascii()]
-        return self._transactions.column(text, ends, banks, which) << np.uint64(1), left
+        return self._transactions.column(text, ends, banks, which) << np.uint64(1), _not_ascii(text, ids)
+
+    def payments(self, texts: Sequence[str]) -> tuple[np.ndarray, list[int]]:
+        """Identities (u64) of payments by their `payment_text`, none empty; and the places of those that are not ASCII."""
+        text, ends = joined(texts)
+        found = self._payments.column(text, ends)
+        found[found == 0] = 1
+        return found, _not_ascii(text, texts)
+
+
+def _not_ascii(text: np.ndarray, texts: Sequence[str]) -> list[int]:
+    if not (text == 0x7F).any():  # what stands for them
+        return []
+    return [n for n, each in enumerate(texts) if not each.isascii()]

@@ -122,6 +122,15 @@ def qualify(account: str, bank: str) -> str:
     return f"{bank}/{bare}" if bare and bank else bare
 
 
+def payment_text(uetr: str, end_to_end_id: str, amount: int, currency: str, time: int) -> str:
+    """What both banks' reports of one payment share: the UETR, else own reference + amount + date; empty = nothing."""
+    if uetr:
+        return uetr.lower()
+    if end_to_end_id:
+        return f"{end_to_end_id}\0{amount}\0{currency}\0{time // DAY}"
+    return ""
+
+
 class Pseudonyms:
     """All hashes of one deployment. Keep one: its memos make repeated accounts free."""
 
@@ -198,12 +207,9 @@ class Pseudonyms:
         return self.transaction_of(bank)(tx_id)
 
     def payment(self, uetr: str, end_to_end_id: str, amount: int, currency: str, time: int) -> int:
-        """What both banks' reports of one payment share: the UETR, else own reference + amount + date; 0 = none."""
-        if uetr:
-            text = uetr.lower()
-        elif end_to_end_id:
-            text = f"{end_to_end_id}\0{amount}\0{currency}\0{time // DAY}"
-        else:
+        """Identity of a payment; 0 = none."""
+        text = payment_text(uetr, end_to_end_id, amount, currency, time)
+        if not text:
             return 0
         state = self._payment.copy()
         state.update(text.encode())

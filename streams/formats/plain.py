@@ -24,7 +24,7 @@ from streams.formats.written import amounts, times
 from streams.keyed import joined
 from streams.legs import COORDINATE_BITS, LegBuilder, to_u
 from streams.payment import FUTURE_TOLERANCE, DecodeContext, Payment
-from streams.pseudonyms import PUBLIC_KEY, Pseudonyms
+from streams.pseudonyms import PUBLIC_KEY, Pseudonyms, payment_text
 
 _MOST_WORDS = 1 << 14
 """Combinations that are remembered. A new one costs tens of microseconds; a bank has some hundreds."""
@@ -319,29 +319,48 @@ class PlainReader:
                 leg[number] = self._hashers[int(words[number])](ids[number])
             except UnicodeEncodeError:
                 good[number] = False
-        payment, place = np.zeros(size, np.uint64), np.zeros(size, np.uint32)
-        named = [n for n, m in enumerate(messages) if m.uetr or m.end_to_end_id or m.town]
-        for number in named:
-            if wanted[number]:
-                m = messages[number]
-                try:
-                    payment[number] = self._payment(
-                        m, int(words[number]), int(amount[number]), int(time[number])
-                    )
-                    place[number] = self._pseudonyms.places[m.town]
-                except UnicodeEncodeError:
-                    good[number] = False
+        payment = self._payments(messages, words, wanted, amount, time, good)
+        place = np.zeros(size, np.uint32)
+        for number in [n for n, m in enumerate(messages) if m.town and wanted[n]]:
+            try:
+                place[number] = self._pseudonyms.places[messages[number].town]
+            except UnicodeEncodeError:
+                good[number] = False
         return leg, payment, place, good
 
-    def _payment(self, message: Any, word: int, amount: int, time: int) -> int:
-        reference = message.end_to_end_id
-        return self._pseudonyms.payment(
-            message.uetr,
-            "" if reference == "NOTPROVIDED" else reference,
-            amount,
-            self._meanings[word].currency,
-            time,
-        )
+    def _payments(
+        self,
+        messages: Sequence[Any],
+        words: np.ndarray,
+        wanted: np.ndarray,
+        amount: np.ndarray,
+        time: np.ndarray,
+        good: np.ndarray,
+    ) -> np.ndarray:
+        """Payment identity of each wanted message, 0 = none. One that cannot be hashed is not `good` any more."""
+        out = np.zeros(len(messages), np.uint64)
+        named, texts = [], []
+        for number, m in enumerate(messages):
+            if (m.uetr or m.end_to_end_id) and wanted[number]:
+                reference = "" if m.end_to_end_id == "NOTPROVIDED" else m.end_to_end_id
+                currency = self._meanings[int(words[number])].currency
+                text = payment_text(m.uetr, reference, int(amount[number]), currency, int(time[number]))
+                if text:
+                    named.append(number)
+                    texts.append(text)
+        if named:
+            found, unusual = self._pseudonyms.columns.payments(texts)
+            out[named] = found
+            for place in unusual:
+                number, m = named[place], messages[named[place]]
+                try:
+                    out[number] = self._pseudonyms.payment(
+                        m.uetr, m.end_to_end_id, int(amount[number]), self._meanings[int(words[number])].currency,
+                        int(time[number]),
+                    )  # fmt: skip
+                except UnicodeEncodeError:
+                    good[number] = False
+        return out
 
 
 _UNSURE = (1 << 64) - 1
