@@ -223,10 +223,12 @@ async def heads(settings: Settings) -> dict[int, Head]:
 
 def run(settings: Settings, work: Coroutine[Any, Any, T]) -> T:
     """Run something asynchronous; a broker that does not answer is one clear line."""
-    from aiokafka.errors import KafkaError
+    from aiokafka.errors import BrokerResponseError, KafkaError
 
     _quiet()
     try:
         return asyncio.run(work)
     except (KafkaError, OSError) as problem:
+        if isinstance(problem, BrokerResponseError) and not problem.retriable:
+            raise _refused(settings, problem) from problem
         raise unreachable(settings, problem) from problem

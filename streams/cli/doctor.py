@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from streams.cli.connect import SETTINGS_OPTION
-from streams.cli.exits import CliError
+from streams.cli.exits import CliError, Exit
 from streams.cli.output import JSON_OPTION, emit, say, terminal_width
 
 if TYPE_CHECKING:
@@ -272,7 +272,8 @@ def _kafka(chosen: Settings) -> Finding:
             problems = check(client, wanted_topics(chosen))
             theirs = missing_sources(client, wanted_topics(chosen))
     except CliError as problem:
-        return Finding("kafka", "fail", str(problem), MEND_BROKER)
+        do = MEND_BROKER if problem.code == Exit.UNREACHABLE else problem.look
+        return Finding("kafka", "fail", str(problem), do)
     if problems:
         do = "safehold topics create, then safehold topics check"
         if len(theirs) == len(problems):

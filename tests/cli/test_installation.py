@@ -24,13 +24,14 @@ def _said(
     offset: int,
     time: int = 10**15,
     withdrawn: bool = False,
+    typology: str = "money-mule-network",
 ) -> Message:
     body = {
         "recommendation_id": identity,
         "event_time": time,
         "action": action,
         "subject_account": HASH,
-        "typology": "money-mule-network",
+        "typology": typology,
         "points_low": 12_340_000,
         "points_high": 13_000_000,
     }
@@ -86,6 +87,35 @@ def test_topics_check_shows_a_topic_of_the_bank_that_is_missing(
     assert "topics create" not in kafka["do"]
 
 
+def test_a_broker_that_says_no_is_not_one_that_does_not_answer(installation: Installation) -> None:
+    import aiokafka.errors
+    import kafka.errors
+
+    from streams.cli.connect import admin, run, settings_of
+    from streams.cli.exits import CliError
+
+    chosen = settings_of(installation.settings)
+
+    async def raises(problem: Exception) -> None:
+        raise problem
+
+    def through_admin(problem: Exception) -> None:
+        with admin(chosen):
+            raise problem
+
+    for through, errors in (
+        (through_admin, kafka.errors),
+        (lambda problem: run(chosen, raises(problem)), aiokafka.errors),
+    ):
+        with pytest.raises(CliError, match=r"refused \(TopicAuthorizationFailedError") as no:
+            through(errors.TopicAuthorizationFailedError("a raw request"))
+        assert no.value.code == Exit.FAILED
+        assert "raw request" not in str(no.value)
+        with pytest.raises(CliError, match="does not answer") as away:
+            through(errors.RequestTimedOutError())
+        assert away.value.code == Exit.UNREACHABLE
+
+
 # -- alerts and explain ---------------------------------------------------------------------------------------------
 
 
@@ -117,6 +147,24 @@ def test_alerts_list_shows_the_latest_word_on_each(cli, installation: Installati
     (row,) = text.splitlines()[2:]
     assert "12.34+" in row.split()
     assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_alerts_list_fits_eighty_characters_at_its_longest(cli, installation: Installation) -> None:
+    from detectors.model import ACTION_NAMES
+
+    messages = [
+        _said(
+            installation, f"{number:032x}", action=action, offset=number, typology="unattributed-laundering"
+        )
+        for number, action in enumerate(ACTION_NAMES[1:], 1)
+    ]
+    installation.send(*messages)
+    lines = cli("alerts", "list", "-s", installation.settings).out.splitlines()
+    assert max(map(len, lines)) <= 80
+    for number, action in enumerate(ACTION_NAMES[1:], 1):
+        (row,) = [line for line in lines if action in line]
+        assert row.startswith(f"{number:032x}"[:8] + "  ")
+        assert HASH in row
 
 
 def test_alerts_list_says_where_to_look_when_there_are_none(cli, installation: Installation) -> None:
