@@ -379,11 +379,14 @@ class Partition:
                 break
         return True
 
+    async def _confirm(self) -> None:
+        await self._store.confirm(self.number, self._epoch)
+
     async def _still_owner(self) -> None:
         """Raises `FenceLost` if the store or the group has given the partition to another."""
         if not await self._still_member():
             raise FenceLost(self.number, "not a member of the group any more")
-        await self._store.confirm(self.number, self._epoch)
+        await self._confirm()
 
     async def _signed(self, offset: int, stops: Stops) -> None:
         """Until the frame is signed by enough people, or another owner has settled it."""
@@ -457,7 +460,7 @@ class Partition:
         # Everything below the committed offset was published and acknowledged: a rebuild does not say it again.
         self._floor = await self._broker.committed(self.number) or 0
         if self._stops is not None:
-            await self._stops.look()
+            await self._stops.settle_passed(state.head.applied, self._confirm)
         start = await self._broker.start_of_log(self.number)
         if start > self._next:
             self._accept_gap(state, start)
@@ -570,7 +573,7 @@ class Partition:
         """Say what a frame became, before anything else is said of it. A zombie is told so before it says anything."""
         assert self._stops is not None
         crash_point("before-outcome")
-        await self._store.confirm(self.number, self._epoch)
+        await self._confirm()
         await self._stops.settle(outcome)
 
     async def _apply_all(self, records: Sequence[Record]) -> None:
@@ -761,6 +764,9 @@ class Partition:
         with contextlib.suppress(KafkaError, TimeoutError):
             await self._broker.commit(self.number, applied + 1)
         crash_point("after-ledger-commit")
+        if self._stops is not None:
+            with contextlib.suppress(KafkaError, TimeoutError):  # the next flush does it, or the next load
+                await self._stops.settle_passed(applied, self._confirm)
         if self._keep is not None:
             await self._keep(self.number, applied, self._epoch)
 

@@ -129,6 +129,19 @@ class Stops:
             False,
         )
 
+    async def settle_passed(self, applied: int, confirm: Callable[[], Awaitable[None]]) -> None:
+        """Settle as applied what is said to have stopped somebody and is applied by the stored head. Raises as `settle`.
+
+        Said too late by a zombie, such a frame would be set aside in a rebuild once people have signed.
+        """
+        await self.look()
+        for offset in sorted(self.marked):
+            case = self._case(offset)
+            if offset <= applied and case is not None and case.outcome is None:
+                await confirm()
+                generation = self._topic.cases.generation
+                await self.settle(Outcome(generation=generation, partition=self._partition, offset=offset))
+
     async def settle(self, outcome: Outcome) -> None:
         """Write what a frame became. The first word of all owners counts: `Overruled` if that was not ours."""
         await self._topic.append(outcome)

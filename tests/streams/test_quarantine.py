@@ -429,6 +429,27 @@ async def test_a_zombie_on_which_a_frame_fails_says_nothing(member: bool) -> Non
     await zombie.part.drop()
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_stop_that_is_said_too_late_is_settled_as_applied(restarted: bool) -> None:
+    """A zombie was asleep between its confirmation and its word: the heir is past the frame. People sign; nothing changes."""
+    world = with_poison(poison(amount=8))
+    heir = Process(world)
+    await heir.catch_up()
+    world.topic.append(encode(stopped(world.log[AT], AT)))
+    sign(world, "Ada", "Ben")
+    if restarted:
+        await heir.part.drop()
+        await Process(world).finish()
+    else:
+        world.log.append(LOG[0])  # something to flush
+        await heir.run(lambda: any(b'"record":"outcome"' in m for m in world.topic))
+        await heir.part.drop()
+    world.data.lose_everything()
+    await Process(world).finish()
+    assert (await world.totals()).get("quarantined", 0) == 0
+    assert (await world.totals())["judged"] == (await (await undisturbed(world.log)).totals())["judged"]
+
+
 # -- the records ------------------------------------------------------------------------------------------------------------
 
 
