@@ -202,13 +202,19 @@ def peek_kind(value: bytes) -> Kind:
     return _prefix(value)[0]
 
 
+def _where(problem: msgspec.MsgspecError) -> str:
+    """The place that it names, without the value that it may quote: this text reaches logs and `/readyz`."""
+    _, found, place = str(problem).rpartition(" - at `")
+    return f", at {place.rstrip('`')}" if found else ""
+
+
 def peek_header(value: bytes) -> tuple[Kind, Header]:
     """Kind and header, without the records."""
     kind, length = _prefix(value)
     try:
         return kind, _header.decode(memoryview(value)[_PREFIX.size : _PREFIX.size + length])
     except msgspec.MsgspecError as problem:
-        raise DamagedFrame(f"the header of a {kind} frame cannot be read: {problem}") from problem
+        raise DamagedFrame(f"the header of a {kind} frame cannot be read{_where(problem)}") from problem
 
 
 def decode(value: bytes, *, offset: int, appended: int = 0, belongs: tuple[str, str] | None = None) -> Frame:
@@ -243,7 +249,7 @@ def _control_frame(kind: Kind, header: Header, body: memoryview, offset: int, ap
     try:
         records = _records.decode(body)
     except msgspec.MsgspecError as problem:
-        raise DamagedFrame(f"the records of a {kind} frame cannot be read: {problem}") from problem
+        raise DamagedFrame(f"the records of a {kind} frame cannot be read{_where(problem)}") from problem
     if len(records) != header.n:
         raise DamagedFrame(f"a {kind} frame of {header.n} records holds {len(records)}")
     return Frame(kind=kind, offset=offset, appended=appended, records=records)

@@ -156,6 +156,17 @@ def test_control_records_come_back_as_they_went(given_: tuple[Kind, list[Control
     assert back == records
 
 
+@pytest.mark.parametrize("field", [b"fact", b"personal"])
+def test_what_is_said_of_a_damaged_record_does_not_quote_it(field: bytes) -> None:
+    fact = model.Fact(record_id="f", effective_at=4, subject=8, kind=model.AccountKind.PERSONAL)
+    (message,) = ledger.encode_records(Kind.FACTS, [fact])
+    damaged = message.replace(field, b"DE021203"[: len(field)])
+    assert damaged != message
+    with pytest.raises(ledger.DamagedFrame, match=r"of a facts frame cannot be read, at \$") as raised:
+        ledger.decode(damaged, offset=0)
+    assert "DE02" not in str(raised.value)
+
+
 def test_counts_need_no_bank() -> None:
     rows = np.zeros(3, COUNT)
     rows["accepted"] = 5, 6, 7
