@@ -21,6 +21,9 @@ Items = list[Payment | Rejected]
 _AHEAD = tuple(FUTURE_TOLERANCE + (step if step > 1 else 0) for step in PRECISION_US)
 """How far ahead of its record a payment may be dated, by precision: the rule of `streams.legs`."""
 
+PLAIN_FROM = 32
+"""Messages of a fetch from which reading them by column costs less than one by one: 0.2 ms. A quiet stream brings fewer."""
+
 AS_OF = "safehold-as-of"
 AS_OF_DIGITS = 16
 """Of a time in µs: up to the year 2286. More would not fit into a row, and stop intake at that message for good."""
@@ -118,8 +121,9 @@ def times_of(items: Items, received: int) -> Times:
 class BlockReader:
     """Of one intake."""
 
-    def __init__(self, builder: LegBuilder) -> None:
+    def __init__(self, builder: LegBuilder, plain_from: int = PLAIN_FROM) -> None:
         self._builder = builder
+        self._plain_from = plain_from
 
     def read(self, source: str, feed: Feed, records: Sequence[Any]) -> Block:
         """The messages of one fetch of `source` (`topic/partition`). Records: `Record`, in source order, at least one."""
@@ -133,7 +137,7 @@ class BlockReader:
         earliest, latest = np.full(size, NEVER, np.int64), np.full(size, NEVER, np.int64)
         parts: list[Part] = []
         slow: list[int] = [*range(size)]
-        if feed.plain is not None:
+        if feed.plain is not None and size >= self._plain_from:
             values = [record.value for record in records]
             for number in np.flatnonzero(lengths > feed.max_bytes).tolist():
                 values[number] = b""

@@ -89,7 +89,7 @@ def same(
     for size in (len(records), 1, 2):  # the second and third time its words are known
         for first in range(0, len(records), size):
             some = records[first : first + size]
-            left = BlockReader(LegBuilder(3, pseudonyms[0], RATES)).read(SOURCE, plain, some)
+            left = BlockReader(LegBuilder(3, pseudonyms[0], RATES), plain_from=1).read(SOURCE, plain, some)
             right = BlockReader(LegBuilder(3, pseudonyms[1], RATES)).read(SOURCE, slow, some)
             for name in ("offset", "earliest", "latest", "bytes_until", "leg_until"):
                 assert getattr(left, name).tolist() == getattr(right, name).tolist(), name
@@ -289,7 +289,7 @@ def test_no_text_of_a_message_is_kept_with_its_words() -> None:
 
 def test_the_rows_are_those_of_the_layout() -> None:
     plain, _, pseudonyms = feeds()
-    block = BlockReader(LegBuilder(1, pseudonyms[0], RATES)).read(
+    block = BlockReader(LegBuilder(1, pseudonyms[0], RATES), plain_from=1).read(
         SOURCE, plain, [Record(0, 1_714_561_200_000, json.dumps(message()).encode())]
     )
     assert block.part.legs.dtype == LEG
