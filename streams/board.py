@@ -127,10 +127,14 @@ class Progress:
         """Let whoever waits look again."""
         self._moved.set()
 
-    async def exchange(self, board: Board) -> None:
-        """Post what we own, read the rest."""
+    async def exchange(self, board: Board) -> bool:
+        """Post what we own, read the rest. Whether somebody else is there, and anybody has moved."""
         await board.post(dict(self.own_applied), dict(self.own_positions))
         applied, positions = await board.read()
         if applied != self._others_applied or positions != self._others_positions:
             self._others_applied, self._others_positions = applied, positions
             self._moved.set()
+            return bool(
+                applied.keys() - self.own_applied.keys() or positions.keys() - self.own_positions.keys()
+            )
+        return False

@@ -13,6 +13,9 @@ from streams.board import Board, Progress
 log = logging.getLogger(__name__)
 
 EVERY_SECONDS = 0.1
+BUSY_SECONDS = 0.02
+"""While several processes move: each waits for the others every few hours of event time, so what one does not hear in time
+is time in which nobody reads."""
 
 
 class Exchange(Service):
@@ -30,11 +33,12 @@ class Exchange(Service):
         failing = False
         while not self.should_stop:
             self.turned_at = time.monotonic()
+            moving = False
             try:
-                await self._progress.exchange(self._board)
+                moving = await self._progress.exchange(self._board)
                 failing = False
             except Exception as problem:  # noqa: BLE001 - whatever it is, the answer is to try again
                 if not failing:
                     log.warning("progress could not be exchanged", extra={"problem": type(problem).__name__})
                 failing = True
-            await self.sleep(self._every)
+            await self.sleep(min(self._every, BUSY_SECONDS) if moving else self._every)

@@ -118,7 +118,6 @@ class Intake(Service):
         """Changes with every seek and rebalance: what was fetched before it is not for us."""
         self._committed_at = 0.0
         self._unknown_since = time.monotonic()
-        self._news = asyncio.Event()
 
     # -- service -----------------------------------------------------------------------------------------------------------
 
@@ -196,7 +195,7 @@ class Intake(Service):
             queue.stuck = False
             self._metrics.intake_stuck.labels(*queue.name.rsplit("/", 1)).set(0)
         self._metrics.intake_messages.labels(queue.feed.topic, "read").inc(len(records))
-        self._news.set()
+        self._progress.wake()
 
     async def _look_at_ends(self) -> None:
         """Whether a source partition with nothing in hand has anything left at the broker."""
@@ -214,7 +213,7 @@ class Intake(Service):
             if at_end != queue.at_end:
                 queue.at_end = at_end
                 queue.moved_at = time.monotonic()
-                self._news.set()
+                self._progress.wake()
         self._post_positions()
 
     def _post_positions(self) -> None:
@@ -254,15 +253,10 @@ class Intake(Service):
                     await self._commit()
 
     async def _wait_for_news(self) -> None:
-        if self._sources.held_by == "short-ledger":
-            await self._progress.wait_moved(COMMIT_SECONDS)
-            return
-        try:
-            async with asyncio.timeout(COMMIT_SECONDS):
-                await self._news.wait()
-        except TimeoutError:
+        """Until something was fetched, or anybody has moved: what holds us back may be another process."""
+        await self._progress.wait_moved(COMMIT_SECONDS)
+        if self._sources.held_by != "short-ledger":
             self._watch_stuck()
-        self._news.clear()
 
     async def _append_or_recover(self) -> int:
         """Append; after a failed send read again from the first message that is not appended for certain."""
