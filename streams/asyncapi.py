@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from detectors.model import ACTION_NAMES, ENGINE_VERSION
-from streams import block, outputs, publish
+from streams import outputs, publish
 from streams.formats import schemas
 from streams.topics import TopicNames, wanted
 
@@ -120,7 +120,7 @@ def _messages() -> dict[str, Any]:
     always = (*event, publish.CAUSE, publish.ACTION)
     hits = {**_cloud_event(outputs.HITS, outputs.MSGPACK.decode()), **_CAUSE}
     as_of = {
-        block.AS_OF: _header(
+        publish.AS_OF: _header(
             "Append time in µs that a replay says the record had; else the broker's own", pattern="^[0-9]+$"
         )
     }

@@ -14,6 +14,7 @@ from streams.board import NEVER
 from streams.formats.plain import PlainReader
 from streams.legs import COORDINATE_BITS, LegBuilder
 from streams.payment import FUTURE_TOLERANCE, Payment, Reason, Rejected
+from streams.publish import AS_OF
 from streams.rows import Part
 
 Items = list[Payment | Rejected]
@@ -24,7 +25,6 @@ _AHEAD = tuple(FUTURE_TOLERANCE + (step if step > 1 else 0) for step in PRECISIO
 PLAIN_FROM = 32
 """Messages of a fetch from which reading them by column costs less than one by one: 0.2 ms. A quiet stream brings fewer."""
 
-AS_OF = "safehold-as-of"
 AS_OF_DIGITS = 16
 """Of a time in µs: up to the year 2286. More would not fit into a row, and stop intake at that message for good."""
 
@@ -142,6 +142,7 @@ class BlockReader:
             for number in np.flatnonzero(lengths > feed.max_bytes).tolist():
                 values[number] = b""
             plain = feed.plain.read(values, offset, received)
+            plain.legs["learn"] = feed.learn
             taken = np.flatnonzero(plain.taken)
             slow = np.flatnonzero(~plain.taken).tolist()
             earliest[taken] = latest[taken] = plain.time[taken]

@@ -27,6 +27,9 @@ COORDINATE = "safehold-source"
 DETAIL = "safehold-detail"
 RECEIVED = "safehold-received"
 KEY = "safehold-key"
+AS_OF = "safehold-as-of"
+"""On a bank's message that is sent again: when the bank first sent it, µs."""
+
 TRUNCATED = "safehold-truncated"
 """Header of a letter that cannot be sent again: the length of what it holds the beginning of."""
 

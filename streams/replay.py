@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from detectors.model import SECOND
 from streams.formats import canonical
 from streams.payment import Payment, Rejected
+from streams.publish import AS_OF
 
 BREATHE = 512
 """Messages between two looks at the clock and at whoever else wants the loop."""
@@ -90,7 +91,7 @@ async def replay(
 ) -> Replayed:
     """Send everything. Returns when the broker has acknowledged all of it."""
     pace = pace or Pace()
-    headers = [("safehold-as-of", str(as_of).encode())] if as_of is not None else []
+    headers = [(AS_OF, str(as_of).encode())] if as_of is not None else []
     done = Replayed()
     waiting: list[Awaitable[Any]] = []
     started = now()

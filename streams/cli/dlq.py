@@ -27,7 +27,6 @@ app = typer.Typer(
 
 REASON_OPTION = typer.Option("", "--reason", help="Only letters with this reason.")
 SHOWN_BYTES = 2_000
-AS_OF = "safehold-as-of"
 AS_OF_DIGITS = 16
 """What intake takes for a time in µs has no more digits (`streams.intake`)."""
 SEVERAL = re.compile(r"[0-9]{1,7} transactions: ([a-z-]+ [0-9]{1,7}(?:, [a-z-]+ [0-9]{1,7})*)")
@@ -231,6 +230,7 @@ def replay(
 
 async def _send(settings: Settings, letters: list[Letter]) -> None:
     from streams.cli.connect import producer
+    from streams.publish import AS_OF
 
     async with producer(settings) as client:
         for letter in letters:

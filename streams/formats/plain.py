@@ -63,7 +63,7 @@ class Plain(NamedTuple):
     no_effect: np.ndarray
     """bool (n)"""
     legs: np.ndarray
-    """`LEG` rows, in order; `bank` and `source` are not filled in."""
+    """`LEG` rows, in order; `bank`, `source` and `learn` are not filled in."""
     bank: np.ndarray
     """u32, one a leg: place of its bank in `banks`."""
     banks: Sequence[str]
@@ -110,14 +110,11 @@ class PlainReader:
         context: DecodeContext,
         pseudonyms: Pseudonyms,
         rates: Mapping[str, int],
-        *,
-        learn: bool = False,
     ) -> None:
         """`rates[ccy]` = u-cents per 10^6 minor units."""
         self._context = context
         self._pseudonyms = pseudonyms
         self._rates = rates
-        self._learn = learn
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(_Message).decode
         # Asked for what words mean, never for what an account is called: under a key of its own, and with nothing remembered.
         self._asked = LegBuilder(1, Pseudonyms(PUBLIC_KEY, memo=16), rates)
@@ -128,7 +125,6 @@ class PlainReader:
         self._agents = _Alike(self._agent)
         self._merchants = _Alike(_merchant)
         self._meanings: list[_Meaning] = []
-        self._hashers: list[Callable[[str], int]] = []
         self._names: dict[str, int] = {}
         self._table: _Table | None = None
 
@@ -207,7 +203,6 @@ class PlainReader:
         else:
             number = len(self._meanings)
             self._meanings.append(meaning)
-            self._hashers.append(self._pseudonyms.transaction_of(meaning.bank))
             for bank in meaning.banks:
                 self._names.setdefault(bank, len(self._names))
             self._table = None
@@ -227,7 +222,7 @@ class PlainReader:
         if not isinstance(item, Payment) or item.status:
             return None
         context = self._context
-        refused = self._asked.add([item], "words/0", 0, 0, system_wide=context.system_wide, learn=self._learn)
+        refused = self._asked.add([item], "words/0", 0, 0, system_wide=context.system_wide)
         (part,) = self._asked.take_parts()
         if refused:
             return None
@@ -295,10 +290,7 @@ class PlainReader:
             return 0
         if account != account.strip():
             return _UNSURE
-        try:
-            return self._pseudonyms.accounts[account] or _UNSURE
-        except UnicodeEncodeError:
-            return _UNSURE
+        return self._pseudonyms.accounts[account] or _UNSURE
 
     def _ids(
         self,
@@ -314,18 +306,12 @@ class PlainReader:
         ids = [m.transaction_id for m in messages]
         leg, unusual = self._pseudonyms.columns.transactions(ids, self._tabled().prefixes, words)
         good = good.copy()
-        for number in unusual:
-            try:
-                leg[number] = self._hashers[int(words[number])](ids[number])
-            except UnicodeEncodeError:
-                good[number] = False
-        payment = self._payments(messages, words, wanted, amount, time, good)
+        good[unusual] = False
+        payment, unusual = self._payments(messages, words, wanted, amount, time)
+        good[unusual] = False
         place = np.zeros(size, np.uint32)
         for number in [n for n, m in enumerate(messages) if m.town and wanted[n]]:
-            try:
-                place[number] = self._pseudonyms.places[messages[number].town]
-            except UnicodeEncodeError:
-                good[number] = False
+            place[number] = self._pseudonyms.places[messages[number].town]
         return leg, payment, place, good
 
     def _payments(
@@ -335,9 +321,8 @@ class PlainReader:
         wanted: np.ndarray,
         amount: np.ndarray,
         time: np.ndarray,
-        good: np.ndarray,
-    ) -> np.ndarray:
-        """Payment identity of each wanted message, 0 = none. One that cannot be hashed is not `good` any more."""
+    ) -> tuple[np.ndarray, list[int]]:
+        """Payment identity of each wanted message, 0 = none; and whose reference is not ASCII: those go the slow way."""
         out = np.zeros(len(messages), np.uint64)
         named, texts = [], []
         for number, m in enumerate(messages):
@@ -348,19 +333,10 @@ class PlainReader:
                 if text:
                     named.append(number)
                     texts.append(text)
-        if named:
-            found, unusual = self._pseudonyms.columns.payments(texts)
-            out[named] = found
-            for place in unusual:
-                number, m = named[place], messages[named[place]]
-                try:
-                    out[number] = self._pseudonyms.payment(
-                        m.uetr, m.end_to_end_id, int(amount[number]), self._meanings[int(words[number])].currency,
-                        int(time[number]),
-                    )  # fmt: skip
-                except UnicodeEncodeError:
-                    good[number] = False
-        return out
+        if not named:
+            return out, []
+        out[named], unusual = self._pseudonyms.columns.payments(texts)
+        return out, [named[place] for place in unusual]
 
 
 _UNSURE = (1 << 64) - 1

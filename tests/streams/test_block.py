@@ -14,12 +14,13 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from detectors.model import COUNT, LEG, Channel, PartyClass
-from streams.block import AS_OF, Block, BlockReader, Feed
+from streams.block import Block, BlockReader, Feed
 from streams.formats import canonical
 from streams.formats.plain import PlainReader
 from streams.legs import LegBuilder
 from streams.payment import DecodeContext
 from streams.pseudonyms import PUBLIC_KEY, Pseudonyms
+from streams.publish import AS_OF
 from streams.rates import load_rates
 from streams.rows import gather
 
@@ -37,7 +38,9 @@ class Record(NamedTuple):
     headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
-def feeds(lexicon: bool = False, bank: str = "own", **options: Any) -> tuple[Feed, Feed, list[Pseudonyms]]:
+def feeds(
+    lexicon: bool = False, bank: str = "own", learn: bool = False, **options: Any
+) -> tuple[Feed, Feed, list[Pseudonyms]]:
     """The feed with the plain way and without it, and what they hash with."""
     pseudonyms = [Pseudonyms(PUBLIC_KEY, remember_new=True) for _ in range(2)]
     context = DecodeContext(
@@ -48,6 +51,7 @@ def feeds(lexicon: bool = False, bank: str = "own", **options: Any) -> tuple[Fee
         "pay",
         lambda value: canonical.decode(value, context),
         system_wide=context.system_wide,
+        learn=learn,
         max_bytes=context.max_bytes,
     )
     return dataclasses.replace(slow, plain=PlainReader(context, pseudonyms[0], RATES)), slow, pseudonyms
@@ -253,6 +257,7 @@ def test_many_at_a_time_are_what_each_is_alone(
         lexicon,
         as_of=as_of,
         bank=bank,
+        learn=lexicon,
         system_wide=system_wide,
         currency=currency,
         party_class=party_class,

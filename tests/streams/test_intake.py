@@ -10,11 +10,11 @@ import pytest
 from aiokafka import TopicPartition
 
 from streams import intake
-from streams.block import AS_OF, Refused, as_of
+from streams.block import Refused, as_of
 from streams.formats import canonical, iso20022
 from streams.intake import letters_of
 from streams.payment import DecodeContext, Reason, Rejected
-from streams.publish import DEAD_LETTER_BYTES, DETAIL, KEY, TRUNCATED
+from streams.publish import AS_OF, DEAD_LETTER_BYTES, DETAIL, KEY, TRUNCATED
 from tests.streams.assembled import assembled
 from tests.streams.formats import messages
 
